@@ -1,0 +1,114 @@
+# spotify-auth. `make run` and `make test` are all that a fresh Debian machine needs; `make help` lists the rest.
+
+BUILD ?= build
+CC := gcc
+PYTHON := /usr/bin/python3
+PORT ?= 8080
+FUZZ_SECONDS ?= 10
+
+STRICT := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wconversion -Werror
+HARDEN := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+MODE ?= $(HARDEN)
+CFLAGS = $(STRICT) $(MODE) -Icgi -MMD -MP
+LDFLAGS = $(MODE) -pie -Wl,-z,relro,-z,now
+LDLIBS := -lfcgi -lcurl -ljansson -lhiredis -luv -lsodium
+
+SOURCES := $(filter-out cgi/main.c,$(wildcard cgi/*/*.c))
+UNITS := $(wildcard tests/unit/test_*.c)
+FUZZERS := $(wildcard tests/fuzz/fuzz_*.c)
+C_FILES := $(wildcard cgi/*.c cgi/*/*.[ch] tests/unit/*.[ch] tests/fuzz/*.[ch])
+
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+UNIT_PROGRAMS := $(UNITS:tests/unit/%.c=$(BUILD)/unit/%)
+FUZZ_PROGRAMS := $(FUZZERS:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+
+PACKAGES_BUILD := gcc libc6-dev libfcgi-dev libcurl4-openssl-dev libjansson-dev libhiredis-dev libuv1-dev libsodium-dev
+PACKAGES_RUN := redis-server nginx python3 python3-aiohttp python3-requests python3-redis ca-certificates
+PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest spawn-fcgi \
+	openssl chromium chromium-driver
+PACKAGES_BENCH := wrk libnginx-mod-http-echo
+
+.PHONY: all help run test bench unit fuzz lint format clean deps deps-test deps-bench programs fuzz-programs readme
+
+all: deps
+	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
+
+help:
+	@echo "make          build the program: build/spotify-auth"
+	@echo "make run      start everything on http://127.0.0.1:$(PORT) (PORT and every setting from the environment)"
+	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
+	@echo "make bench    measure, print a table and write build/bench.md"
+	@echo "make format   let clang-format lay the C files out"
+	@echo "make readme   put the program's settings table into README.md"
+	@echo "make clean    remove build and .run"
+
+run: deps-run all
+	@$(PYTHON) tests/run.py
+
+test: deps-test
+	@$(PYTHON) tests/all.py
+
+bench: deps-bench all
+	@$(PYTHON) tests/bench/bench.py
+
+format:
+	clang-format -i $(C_FILES)
+
+readme: all
+	@$(PYTHON) tests/lint/readme.py --write
+
+clean:
+	rm -rf build .run
+
+# ---- what has to be installed: only asks for root's help when something is missing ----
+
+define install
+	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
+	[ -z "$$missing" ] || { \
+		command -v apt-get >/dev/null || { echo "missing: $$missing; install them by hand, this is no Debian" >&2; exit 1; }; \
+		echo "installing:" $$missing; \
+		as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || \
+		{ echo "could not install:" $$missing >&2; exit 1; }; }
+endef
+
+deps:
+	$(call install,$(PACKAGES_BUILD))
+
+deps-run:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN))
+
+deps-test:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST))
+
+deps-bench:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_BENCH))
+
+# ---- building; tests/all.py calls these with other values of BUILD, CC and MODE ----
+
+programs: $(BUILD)/spotify-auth $(UNIT_PROGRAMS)
+
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+$(BUILD)/spotify-auth: $(BUILD)/cgi/main.o $(BUILD)/libspotify-auth.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/libspotify-auth.a: $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libspotify-auth.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libspotify-auth.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,30 @@
+/* Retry-After shared through Redis, so that a limit which one worker met is kept by all of them. */
+#include "flows/backoff.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum err backoff_check(struct service *service, int64_t *retry_after_s)
+{
+    int64_t until_ms = 0;
+    if (store_get_backoff(service->store, &until_ms) != OK) {
+        return OK;
+    }
+    int64_t left_ms = until_ms - clock_unix_ms();
+    if (left_ms <= 0) {
+        return OK;
+    }
+    *retry_after_s = left_ms / 1000 + 1;
+    return ERR_UPSTREAM;
+}
+
+void backoff_note(struct service *service, int64_t retry_after_s)
+{
+    if (retry_after_s <= 0) {
+        return;
+    }
+    int64_t kept_s = retry_after_s < BACKOFF_MAX_S ? retry_after_s : BACKOFF_MAX_S;
+    log_warn("spotify asks to wait", LOG_NUMBER("retry_after_s", retry_after_s),
+             LOG_NUMBER("kept_s", kept_s));
+    (void)store_put_backoff(service->store, clock_unix_ms() + kept_s * 1000);
+}

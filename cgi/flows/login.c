@@ -1,0 +1,175 @@
+/* The Authorization Code flow (RFC 6749 4.1 with RFC 7636 and RFC 9700): what is kept between
+ * /authorize and /callback, and that a state works once, in the browser that began it. */
+#include "flows/login.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fiber.h"
+#include "base/log.h"
+#include "flows/backoff.h"
+#include "http/return_to.h"
+
+/* A callback that is delivered again gets the session's cookie for so long. */
+#define REPLAY_SESSION_S 60
+/* How often a second delivery looks whether the first has ended. */
+#define REPLAY_POLL_MS 25
+
+enum err login_begin(struct service *service, const struct login_wish *wish, struct buf *url)
+{
+    const struct settings *settings = service->settings;
+    struct secret state;
+    char state_text[SECRET_TEXT_LEN + 1];
+    char verifier[PKCE_LEN + 1];
+    char challenge[PKCE_LEN + 1];
+    secret_new(&state); /* L3 */
+    pkce_new_verifier(verifier);
+    pkce_challenge(verifier, challenge);
+
+    struct login login = {.started_at = clock_unix_s()};
+    login.verifier = settings->pkce ? xstrdup(verifier) : NULL;
+    login.scope = xstrdup(wish->scope);
+    login.return_to = xstrdup(wish->return_to);
+    if (wish->previous) {
+        session_name(wish->previous, login.previous);
+    }
+    enum err err = store_put_login(service->store, &state, wish->binding, &login); /* L4 */
+    if (err == OK) {                                                               /* L5 */
+        secret_format(&state, state_text);
+        struct authorization authorization = {.redirect_uri = settings->redirect_uri,
+                                              .scope = wish->scope,
+                                              .state = state_text,
+                                              .challenge = settings->pkce ? challenge : NULL,
+                                              .show_dialog = wish->show_dialog};
+        accounts_format_authorize_url(&service->accounts, &authorization, url);
+    }
+    login_clear(&login);
+    explicit_bzero(verifier, sizeof(verifier));
+    return err;
+}
+
+static void set_location(struct login_outcome *out, const char *return_to, const char *error)
+{
+    struct buf location = {0};
+    return_to_format(&location, return_to, error);
+    out->location = buf_take(&location);
+}
+
+/* The same callback again: wait for the first one's outcome, as long as that can take. ERR_USED:
+ * out is filled. OK: whoever took the login before could not go on, and it is ours now. */
+static enum err await_outcome(struct service *service, const struct login_callback *callback,
+                              struct login *login, struct login_outcome *out)
+{
+    const struct settings *settings = service->settings;
+    uint64_t give_up = clock_mono_ms() + (uint64_t)(2 * settings->upstream_timeout_ms +
+                                                    4 * settings->store_timeout_ms);
+    enum err err = ERR_USED;
+    while (err == ERR_USED && !out->location && clock_mono_ms() < give_up) {
+        fiber_sleep(REPLAY_POLL_MS);
+        login_clear(login);
+        err = store_take_login(service->store, callback->state, callback->binding, login, out);
+    }
+    if (err == ERR_USED && !out->location) { /* the worker that had it is gone, and the code, too */
+        set_location(out, login->return_to, "temporarily_unavailable");
+    }
+    return err;
+}
+
+/* C3 */
+static enum err redeem(struct service *service, const char *code, const struct login *login,
+                       struct tokens *tokens)
+{
+    int64_t retry_after_s = -1;
+    enum err err = backoff_check(service, &retry_after_s);
+    if (err != OK) {
+        return err;
+    }
+    err = accounts_redeem_code(&service->accounts, code, service->settings->redirect_uri,
+                               login->verifier, tokens, &retry_after_s);
+    backoff_note(service, err == OK ? -1 : retry_after_s);
+    if (err == OK && !tokens->refresh_token) {
+        log_error("login failed: spotify gave no refresh token");
+        tokens_clear(tokens);
+        return ERR_UPSTREAM;
+    }
+    return err;
+}
+
+/* C4 and C5 */
+static enum err open_session(struct service *service, const struct login *login,
+                             const struct tokens *tokens, struct secret *secret)
+{
+    struct session session = {.authorized_at = clock_unix_s()};
+    session.scope =
+        xstrdup(login->scope); /* RFC 6749 5.1: as asked, where the answer does not say */
+    session_take_tokens(&session, tokens, session.authorized_at);
+    if (service->settings->profile &&
+        accounts_get_profile(&service->accounts, session.access_token, &session.profile) != OK) {
+        log_warn("profile not read"); /* a login is good without it */
+    }
+    secret_new(secret);
+    enum err err = store_put_session(service->store, secret, &session);
+    session_clear(&session);
+    return err;
+}
+
+/* C3 to C6: the error word for return_to, NULL when the login was good. */
+static const char *log_in(struct service *service, const char *code, const struct login *login,
+                          struct login_outcome *out)
+{
+    struct tokens tokens = {0};
+    enum err err = redeem(service, code, login, &tokens);
+    if (err == OK) {
+        err = open_session(service, login, &tokens, &out->session);
+        tokens_clear(&tokens);
+    }
+    if (err == OK) {
+        out->has_session = true;
+        if (store_replace_session(service->store, login->previous) != OK) { /* C6 */
+            log_warn("previous session not ended");
+        }
+        return NULL;
+    }
+    log_warn("login failed", LOG_TEXT("reason", err_name(err)));
+    return err == ERR_REFUSED || err == ERR_MISCONFIGURED ? "login_failed"
+                                                          : "temporarily_unavailable";
+}
+
+/* C3 to C7 for the one delivery that took the login. */
+static void finish_taken(struct service *service, const struct login_callback *callback,
+                         const struct login *login, struct login_outcome *out)
+{
+    const char *error = NULL;
+    if (callback->error) {
+        error = strcmp(callback->error, "access_denied") == 0 ? "access_denied" : "server_error";
+    } else {
+        error = log_in(service, callback->code, login, out);
+    }
+    set_location(out, login->return_to, error);
+    out->ended_at = clock_unix_s();
+    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
+        log_warn("login outcome not stored");
+    }
+}
+
+enum err login_finish(struct service *service, const struct login_callback *callback,
+                      struct login_outcome *out)
+{
+    struct login login = {0};
+    enum err err =
+        store_take_login(service->store, callback->state, callback->binding, &login, out); /* C2 */
+    if (err == ERR_USED && !out->location) {
+        err = await_outcome(service, callback, &login, out);
+    }
+    if (err == OK) {
+        finish_taken(service, callback, &login, out);
+    } else if (err == ERR_USED) {
+        if (clock_unix_s() - out->ended_at > REPLAY_SESSION_S) {
+            out->has_session = false;
+        }
+        err = OK;
+    }
+    login_clear(&login);
+    return err;
+}

@@ -1,0 +1,30 @@
+/* Renewal of a session's access token: however many requests, workers and machines find it expired,
+ * one of them calls Spotify and all get its result. The steps, cited in the code: R1 load; fresh
+ * enough: done (the caller) R2 join the renewal under way in this worker, or take the lease: SET NX
+ * PX, an owner, longer than the call's deadline R3 with the lease, the record as it stands now R4
+ * call Spotify R5 one script: only if the generation is unchanged and nobody else holds the lease,
+ * write and release R6 everybody who waits, in every worker, gets the result; a waiter whose lease
+ * holder died takes over */
+#ifndef FLOWS_RENEWAL_H
+#define FLOWS_RENEWAL_H
+
+#include "flows/service.h"
+
+struct renewals;
+
+struct renewals *renewals_new(struct service *service);
+void renewals_free(struct renewals *renewals);
+
+/* Renewed tokens that Redis does not have yet: they exist nowhere else, so a draining worker waits
+ * for them. */
+size_t renewals_unsaved(const struct renewals *renewals);
+
+/* Renew *session, which the caller loaded (R1), and fill it anew. OK also when the renewal failed
+ * for now but the token at hand is still valid. Else ERR_ABSENT, ERR_REPLACED: it was ended;
+ * ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UPSTREAM, ERR_UPSTREAM_BUSY,
+ * ERR_MISCONFIGURED: try again later, *retry_after_s says when (0: unknown). Only inside a fiber.
+ */
+enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
+                       struct session *session, int64_t *retry_after_s);
+
+#endif

@@ -1,0 +1,21 @@
+/* What one worker owns and every handler sees. */
+#ifndef FLOWS_SERVICE_H
+#define FLOWS_SERVICE_H
+
+#include <stdbool.h>
+
+#include "base/settings.h"
+#include "spotify/accounts.h"
+#include "store/store.h"
+
+struct renewals;
+
+struct service {
+    const struct settings *settings; /* borrowed */
+    struct store *store;             /* the rest is owned by the worker */
+    struct accounts accounts;
+    struct renewals *renewals;
+    bool draining; /* SIGTERM came: readiness is false */
+};
+
+#endif

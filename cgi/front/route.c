@@ -1,0 +1,356 @@
+/* From a request to its handler: the table says what each route takes, and everything that can be
+ * refused without knowing the session is refused here, in this order: path, method, cross-site
+ * rule, parameters. Errors of any depth are answered here, too. */
+#include "front/route.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/fiber.h"
+#include "base/log.h"
+#include "base/scope.h"
+#include "handlers/handlers.h"
+#include "http/problem.h"
+#include "http/query.h"
+#include "http/return_to.h"
+
+#define FORM_TYPE "application/x-www-form-urlencoded"
+
+enum {
+    ROUTE_PAGE = 1,       /* answers a person: errors are HTML unless Accept prefers JSON */
+    ROUTE_CORS = 2,       /* listed origins may read the answers, preflights are answered */
+    ROUTE_CROSS_SITE = 4, /* X-Requested-With and the origin are demanded */
+    ROUTE_LOGIN = 8,      /* a person's own navigation, or a frontend that asks for JSON (L1) */
+};
+
+struct param_rule {
+    const char *name;
+    size_t len_max;
+    enum err (*check)(const struct settings *settings, const char *value);
+};
+
+struct route {
+    const char *path;
+    int flags;
+    handler_fn *get; /* also HEAD; NULL: not allowed */
+    handler_fn *post;
+    struct param_rule params[REQUEST_PARAMS_MAX]; /* of the query for GET, of the form for POST */
+};
+
+/* ---- what a parameter may be ---- */
+
+static enum err check_return_to(const struct settings *settings, const char *value)
+{
+    return return_to_is_ours(value, &settings->origin, &settings->allowed_origins)
+               ? OK
+               : ERR_INVALID_REQUEST;
+}
+
+static enum err check_scope(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    return scope_is_wellformed(value) ? OK : ERR_INVALID_SCOPE;
+}
+
+static enum err check_allowed_scope(const struct settings *settings, const char *value)
+{
+    return scope_is_wellformed(value) && scope_includes(settings->scope_allowed, value)
+               ? OK
+               : ERR_INVALID_SCOPE;
+}
+
+static enum err check_switch(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    return strcmp(value, "true") == 0 || strcmp(value, "false") == 0 ? OK : ERR_INVALID_REQUEST;
+}
+
+static enum err check_state(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    struct secret state;
+    return secret_parse(value, &state) == OK ? OK : ERR_INVALID_STATE;
+}
+
+/* RFC 6749 appendix A.11 and A.7: visible ASCII and space. */
+static enum err check_visible(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    for (const char *p = value; *p; p++) {
+        if (*p < 0x20 || *p > 0x7e) {
+            return ERR_INVALID_REQUEST;
+        }
+    }
+    return OK;
+}
+
+/* RFC 9207 2.4: simple string comparison. Spotify sends none as yet. */
+static enum err check_issuer(const struct settings *settings, const char *value)
+{
+    return strcmp(value, settings->accounts_url) == 0 ? OK : ERR_INVALID_REQUEST;
+}
+
+static const struct route routes[] = {
+    {"/authorize",
+     ROUTE_PAGE | ROUTE_CORS | ROUTE_LOGIN,
+     authorize_get,
+     NULL,
+     {{"return_to", RETURN_TO_MAX, check_return_to},
+      {"scope", SCOPE_MAX, check_allowed_scope},
+      {"show_dialog", 5, check_switch}}},
+    {"/callback",
+     ROUTE_PAGE | ROUTE_CORS,
+     callback_get,
+     NULL,
+     {{"state", 1024, check_state},
+      {"iss", 2048, check_issuer},
+      {"code", CODE_MAX, check_visible},
+      {"error", 1024, check_visible}}},
+    {"/session", ROUTE_CORS | ROUTE_CROSS_SITE, session_get, NULL, {{0}}},
+    {"/token", ROUTE_CORS | ROUTE_CROSS_SITE, token_get, NULL, {{"scope", SCOPE_MAX, check_scope}}},
+    {"/refresh",
+     ROUTE_CORS | ROUTE_CROSS_SITE,
+     NULL,
+     refresh_post,
+     {{"scope", SCOPE_MAX, check_scope}}},
+    {"/logout", ROUTE_CORS | ROUTE_CROSS_SITE, NULL, logout_post, {{"all", 5, check_switch}}},
+    {"/healthz", 0, healthz_get, NULL, {{0}}},
+    {"/readyz", 0, readyz_get, NULL, {{0}}},
+};
+
+static const struct route *find_route(const char *path)
+{
+    for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+        if (strcmp(routes[i].path, path) == 0) {
+            return &routes[i];
+        }
+    }
+    return NULL;
+}
+
+static const char *allowed_methods(const struct route *route)
+{
+    bool options = route->flags & ROUTE_CORS;
+    if (route->get) {
+        return options ? "GET, HEAD, OPTIONS" : "GET, HEAD";
+    }
+    return options ? "POST, OPTIONS" : "POST";
+}
+
+static handler_fn *find_handler(const struct route *route, enum method method)
+{
+    switch (method) {
+    case METHOD_GET:
+    case METHOD_HEAD:
+        return route->get;
+    case METHOD_POST:
+        return route->post;
+    default:
+        return NULL;
+    }
+}
+
+/* ---- who may call: Fetch metadata, Origin, CORS ---- */
+
+enum caller { CALLER_UNKNOWN, CALLER_OWN, CALLER_LISTED, CALLER_FOREIGN };
+
+/* Whose page sends this, by the Origin header (RFC 6454 7), which browsers write in the one
+ * canonical way. UNKNOWN: none was sent. */
+static enum caller find_caller(const struct settings *settings, const struct request *request)
+{
+    const char *text = request_variable(request, "HTTP_ORIGIN");
+    if (!text) {
+        return CALLER_UNKNOWN;
+    }
+    if (request_variable_repeated(request, "HTTP_ORIGIN")) {
+        return CALLER_FOREIGN;
+    }
+    if (strcmp(text, settings->origin.text) == 0) {
+        return CALLER_OWN;
+    }
+    for (size_t i = 0; i < settings->allowed_origins.count; i++) {
+        if (strcmp(text, settings->allowed_origins.items[i].text) == 0) {
+            return CALLER_LISTED;
+        }
+    }
+    return CALLER_FOREIGN; /* "null" among them */
+}
+
+/* What a browser tells decides; a program that is none tells nothing. */
+static bool is_trusted(const struct request *request, enum caller caller)
+{
+    const char *site = request_variable(request, "HTTP_SEC_FETCH_SITE");
+    if (caller == CALLER_OWN || caller == CALLER_LISTED) {
+        return true;
+    }
+    return site ? strcmp(site, "same-origin") == 0 : caller == CALLER_UNKNOWN;
+}
+
+static bool is_allowed_to_call(const struct request *request, enum caller caller)
+{
+    return request_variable(request, "HTTP_X_REQUESTED_WITH") && is_trusted(request, caller);
+}
+
+/* L1, RFC 9700 4.16: a login is begun by a person's navigation in a window of its own; a script may
+ * only ask for the URL, as JSON, and only one of the own or a listed origin. */
+static bool may_begin_login(const struct request *request, enum caller caller)
+{
+    static const char *const framed[] = {"iframe", "frame", "fencedframe", "embed", "object"};
+    const char *dest = request_variable(request, "HTTP_SEC_FETCH_DEST");
+    const char *mode = request_variable(request, "HTTP_SEC_FETCH_MODE");
+    for (size_t i = 0; dest && i < sizeof(framed) / sizeof(framed[0]); i++) {
+        if (strcmp(dest, framed[i]) == 0) {
+            return false;
+        }
+    }
+    if (!mode || strcmp(mode, "navigate") == 0) {
+        return true;
+    }
+    return request_prefers_json(request) && is_trusted(request, caller);
+}
+
+static void add_cors_headers(const struct request *request, enum caller caller, struct reply *reply)
+{
+    reply_add_header(reply, "Vary", "Origin");
+    if (caller == CALLER_LISTED) {
+        reply_add_header(reply, "Access-Control-Allow-Origin",
+                         request_variable(request, "HTTP_ORIGIN"));
+        reply_add_header(reply, "Access-Control-Allow-Credentials", "true");
+        reply_add_header(reply, "Access-Control-Expose-Headers", "Retry-After, X-Request-Id");
+    }
+}
+
+static enum err answer_preflight(const struct route *route, enum caller caller, struct reply *reply)
+{
+    if (caller != CALLER_LISTED) {
+        return ERR_FORBIDDEN;
+    }
+    reply_add_header(reply, "Access-Control-Allow-Methods", route->get ? "GET, HEAD" : "POST");
+    reply_add_header(reply, "Access-Control-Allow-Headers", "X-Requested-With, Content-Type");
+    reply_add_header(reply, "Access-Control-Max-Age", "600");
+    reply->status = 204;
+    return OK;
+}
+
+/* ---- parameters ---- */
+
+static bool is_form(const struct request *request)
+{
+    const char *type = request_variable(request, "CONTENT_TYPE");
+    size_t len = strlen(FORM_TYPE);
+    return type && strncasecmp(type, FORM_TYPE, len) == 0 &&
+           (type[len] == '\0' || type[len] == ';' || type[len] == ' ');
+}
+
+static enum err check_params(const struct settings *settings, const struct route *route,
+                             const struct query *query, struct request *request)
+{
+    for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
+        const struct param_rule *rule = &route->params[i];
+        const char *value = query_get(query, rule->name);
+        request->params[i] = (struct param){rule->name, value};
+        if (!value) {
+            continue;
+        }
+        enum err err = rule->check(settings, value);
+        if (err != OK || strlen(value) > rule->len_max) {
+            return err != OK ? err : ERR_INVALID_REQUEST;
+        }
+    }
+    return OK;
+}
+
+static enum err call_handler(struct service *service, const struct route *route,
+                             struct request *request, struct reply *reply)
+{
+    struct query query = {0};
+    struct query form = {0};
+    bool is_post = request->method == METHOD_POST;
+    if (is_post && request->body_len > 0 && !is_form(request)) {
+        return ERR_MEDIA_TYPE;
+    }
+    enum err err = query_parse(request->query, strlen(request->query), &query);
+    if (err == OK && is_post) {
+        err = query_parse(request->body, request->body_len, &form);
+    }
+    if (err == OK) {
+        err = check_params(service->settings, route, is_post ? &form : &query, request);
+    }
+    if (err == OK) {
+        err = find_handler(route, request->method)(service, request, reply);
+    }
+    query_clear(&query);
+    query_clear(&form);
+    return err;
+}
+
+/* ---- one request ---- */
+
+static enum err serve(struct service *service, const struct route *route, struct request *request,
+                      struct reply *reply)
+{
+    if (!route) {
+        return ERR_NOT_FOUND;
+    }
+    enum caller caller = CALLER_UNKNOWN;
+    if (route->flags & ROUTE_CORS) {
+        caller = find_caller(service->settings, request);
+        add_cors_headers(request, caller, reply);
+        if (request->method == METHOD_OPTIONS) {
+            return answer_preflight(route, caller, reply);
+        }
+    }
+    if (!find_handler(route, request->method)) {
+        reply_add_header(reply, "Allow", allowed_methods(route));
+        return ERR_METHOD;
+    }
+    if (route->flags & ROUTE_CROSS_SITE && !is_allowed_to_call(request, caller)) {
+        return ERR_FORBIDDEN;
+    }
+    if (route->flags & ROUTE_LOGIN && !may_begin_login(request, caller)) {
+        return ERR_FORBIDDEN;
+    }
+    return call_handler(service, route, request, reply);
+}
+
+static bool wants_html(const struct route *route, const struct request *request, enum err err)
+{
+    return route && route->flags & ROUTE_PAGE && err != ERR_METHOD &&
+           !request_prefers_json(request);
+}
+
+static void add_common_headers(const struct request *request, struct reply *reply)
+{
+    reply_add_header(reply, "Cache-Control", "no-store");
+    reply_add_header(reply, "X-Content-Type-Options", "nosniff");
+    reply_add_header(reply, "Referrer-Policy", "no-referrer");
+    reply_add_header(reply, "X-Request-Id", request->id);
+}
+
+void route_serve(struct service *service, struct request *request, struct reply *reply)
+{
+    uint64_t begun_us = clock_mono_us();
+    struct log_context context = {.request_id = request->id};
+    fiber_set_local(&context);
+
+    const struct route *route = find_route(request->route);
+    enum err err = serve(service, route, request, reply);
+    if (err != OK) {
+        problem_reply(reply, service->settings, err, wants_html(route, request, err));
+    }
+    add_common_headers(request, reply);
+    if (request->method == METHOD_HEAD) {
+        buf_reset(&reply->body);
+    } else if (reply->status != 204) {
+        struct buf length = {0};
+        buf_addf(&length, "%zu", reply->body.len);
+        reply_add_header(reply, "Content-Length", buf_str(&length));
+        buf_clear(&length);
+    }
+    log_info("request", LOG_TEXT("method", method_name(request->method)),
+             LOG_TEXT("route", route ? route->path : "unknown"),
+             LOG_NUMBER("status", reply->status), LOG_NUMBER("us", clock_mono_us() - begun_us),
+             LOG_NUMBER("redis_us", context.store_us),
+             LOG_NUMBER("spotify_us", context.upstream_us));
+    fiber_set_local(NULL);
+}

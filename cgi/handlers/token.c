@@ -1,0 +1,42 @@
+/* GET /token and POST /refresh: the session's access token for a web frontend (RFC 10017 6.2,
+ * token-mediating backend). */
+#include "base/clock.h"
+#include "base/scope.h"
+#include "flows/session.h"
+#include "handlers/handlers.h"
+
+static enum err give_token(struct service *service, const struct request *request,
+                           enum freshness freshness, struct reply *reply)
+{
+    struct session session = {0};
+    enum err err = session_load_fresh(service, request, freshness, reply, &session);
+    if (err != OK) {
+        return err;
+    }
+    const char *wanted = request_param(request, "scope");
+    if (wanted && !scope_includes(session.scope, wanted)) {
+        session_clear(&session);
+        return ERR_INSUFFICIENT_SCOPE;
+    }
+    int64_t left_s = session.expires_at - clock_unix_s();
+    struct json_writer json = reply_open_json(reply, 200);
+    json_add_string(&json, "access_token", session.access_token);
+    json_add_string(&json, "token_type", "Bearer");
+    json_add_integer(&json, "expires_in", left_s > 0 ? left_s : 0);
+    json_add_string(&json, "scope", session.scope);
+    json_close(&json);
+    reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
+    session_clear(&session);
+    return OK;
+}
+
+enum err token_get(struct service *service, const struct request *request, struct reply *reply)
+{
+    return give_token(service, request,
+                      request->method == METHOD_HEAD ? SESSION_NEVER : SESSION_AHEAD, reply);
+}
+
+enum err refresh_post(struct service *service, const struct request *request, struct reply *reply)
+{
+    return give_token(service, request, SESSION_NOW, reply);
+}

@@ -1,0 +1,161 @@
+/* Error answers. What an error means is err.c's table; here it gets its shape: JSON for a program,
+ * a page for a person, and the headers that belong to the error. Headers that every answer has, and
+ * who gets which shape, are the route layer's. */
+#include "http/problem.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "http/cookie.h"
+
+/* Redis is back, or another took its place, within a moment. Spotify takes longer. */
+#define RETRY_AFTER_STORE_S 1
+#define RETRY_AFTER_S 5
+
+/* Follows the reader's choice of light or dark by the system's own colours. */
+#define STYLE                                                                                      \
+    ":root{color-scheme:light dark;font:1.125rem/1.5 system-ui,sans-serif}"                        \
+    "body{margin:0}"                                                                               \
+    "main{max-width:32rem;margin:15vh auto 0;padding:0 1.5rem}"                                    \
+    "h1{font-size:1.5rem;line-height:1.25}"                                                        \
+    "a{display:inline-block;padding:.6em 1.4em;border-radius:2em;background:#1ed760;color:#000;"   \
+    "font-weight:600;text-decoration:none}"                                                        \
+    "a:focus-visible{outline:3px solid CanvasText;outline-offset:3px}"                             \
+    ".support{font-size:.8rem}"
+/* base64 of SHA-256 of STYLE: the one thing that the page may use. */
+#define STYLE_HASH "sha256-C2sxVNrITPni0uzevrmLaJ2xi31R6e185CKyW1Jz7Ak="
+
+#define PAGE_POLICY                                                                                \
+    "default-src 'none'; style-src '" STYLE_HASH "'; frame-ancestors 'none'; base-uri 'none'; "    \
+    "form-action 'none'"
+
+/* Headers of an answer begun before the error was found that must not stay: they belong to that
+ * answer, or are set anew here. */
+static const char *const dropped_headers[] = {
+    "Set-Cookie",      "Location", "Content-Type", "Retry-After", "Content-Security-Policy",
+    "X-Frame-Options",
+};
+
+static bool is_dropped(const char *line)
+{
+    for (size_t i = 0; i < sizeof(dropped_headers) / sizeof(dropped_headers[0]); i++) {
+        size_t len = strlen(dropped_headers[i]);
+        if (strncasecmp(line, dropped_headers[i], len) == 0 && line[len] == ':') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void drop_headers(struct reply *reply)
+{
+    struct buf kept = {0};
+    const char *line = buf_str(&reply->headers);
+    while (*line) {
+        size_t len = strcspn(line, "\n");
+        len += line[len] == '\n';
+        if (!is_dropped(line)) {
+            buf_add(&kept, line, len);
+        }
+        line += len;
+    }
+    buf_clear(&reply->headers);
+    reply->headers = kept;
+}
+
+static void write_json(struct reply *reply, const struct settings *settings, enum err err)
+{
+    int status = err_status(err);
+    struct json_writer json = reply_open_json(reply, status);
+    json_add_string(&json, "error", err_word(err));
+    json_add_string(&json, "error_description", err_text(err));
+    if (status == 401 || err == ERR_INSUFFICIENT_SCOPE) {
+        json_add_string(&json, "login_url", settings->login_url);
+    }
+    json_close(&json);
+}
+
+static const char *page_title(enum err err)
+{
+    if (err == ERR_INVALID_STATE) {
+        return "This login cannot go on";
+    }
+    switch (err_status(err)) {
+    case 401:
+        return "Please log in";
+    case 403:
+        return "This is not allowed";
+    case 503:
+        return "Not available at the moment";
+    case 500:
+        return "Something went wrong";
+    default:
+        return "This request does not work";
+    }
+}
+
+static void add_escaped(struct buf *out, const char *text)
+{
+    for (const char *p = text; *p; p++) {
+        if (strchr("&<>\"'", *p)) {
+            buf_addf(out, "&#%d;", *p);
+        } else {
+            buf_addc(out, *p);
+        }
+    }
+}
+
+static void write_page(struct reply *reply, const struct settings *settings, enum err err)
+{
+    int status = err_status(err);
+    struct buf *out = &reply->body;
+    buf_addf(out,
+             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+             "<meta name=\"robots\" content=\"noindex\">\n"
+             "<title>%s</title>\n<style>" STYLE
+             "</style>\n</head>\n<body>\n<main>\n<h1>%s</h1>\n<p>",
+             page_title(err), page_title(err));
+    add_escaped(out, err_text(err));
+    buf_adds(out, "</p>\n");
+    if (err == ERR_INVALID_STATE || err == ERR_INSUFFICIENT_SCOPE || status == 401 ||
+        status == 503) {
+        buf_adds(out, "<p><a href=\"");
+        add_escaped(out, settings->login_url);
+        buf_adds(out, "\">Log in again</a></p>\n");
+    }
+    buf_adds(out, "<p class=\"support\">For support: <code>");
+    add_escaped(out, err_word(err));
+    buf_adds(out, "</code></p>\n</main>\n</body>\n</html>\n");
+    reply->status = status;
+    reply_add_header(reply, "Content-Type", "text/html; charset=utf-8");
+    reply_add_header(reply, "Content-Security-Policy", PAGE_POLICY);
+    reply_add_header(reply, "X-Frame-Options", "DENY");
+}
+
+static void add_retry_after(struct reply *reply, enum err err)
+{
+    int seconds = err == ERR_STORE ? RETRY_AFTER_STORE_S : RETRY_AFTER_S;
+    struct buf text = {0};
+    buf_addf(&text, "%d", reply->retry_after_s > 0 ? reply->retry_after_s : seconds);
+    reply_add_header(reply, "Retry-After", buf_str(&text));
+    buf_clear(&text);
+}
+
+void problem_reply(struct reply *reply, const struct settings *settings, enum err err, bool html)
+{
+    drop_headers(reply);
+    buf_reset(&reply->body);
+    if (html) {
+        write_page(reply, settings, err);
+    } else {
+        write_json(reply, settings, err);
+    }
+    if (reply->status == 503) {
+        add_retry_after(reply, err);
+    }
+    if (err == ERR_ABSENT) {
+        /* The only finding that clears a cookie (API.md 4.5). */
+        cookie_clear(reply, settings, COOKIE_SESSION);
+    }
+}

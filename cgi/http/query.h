@@ -1,0 +1,37 @@
+/* application/x-www-form-urlencoded (WHATWG URL 5.1; RFC 6749 appendix B): query strings and forms.
+ */
+#ifndef HTTP_QUERY_H
+#define HTTP_QUERY_H
+
+#include <stddef.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define QUERY_PAIRS_MAX 64
+
+struct query_pair {
+    char *name;  /* decoded, borrowed from the query */
+    char *value; /* decoded, "" when there was no = */
+};
+
+struct query {
+    size_t count;
+    struct query_pair pairs[QUERY_PAIRS_MAX];
+    char *text; /* owned: what the pairs point into */
+};
+
+/* Parse len bytes of a query string or form. ERR_INVALID_REQUEST: a bad %-escape, a NUL or other
+ * control character (escaped or not), a name that occurs twice, or more than QUERY_PAIRS_MAX pairs.
+ * Nothing to clear then. */
+enum err query_parse(const char *text, size_t len, struct query *out);
+void query_clear(struct query *query);
+
+/* The value of name, NULL when it is absent or empty (RFC 6749 3.1). Borrowed. */
+const char *query_get(const struct query *query, const char *name);
+
+/* Append "name=value", percent-encoded but for unreserved characters (RFC 3986 2.3), with '&'
+ * before it unless out is empty or ends in '?'. */
+void query_add(struct buf *out, const char *name, const char *value);
+
+#endif

@@ -1,0 +1,29 @@
+/* The reply that a handler fills. Empty (all zero) at first; the front writes it out. */
+#ifndef HTTP_REPLY_H
+#define HTTP_REPLY_H
+
+#include "base/buf.h"
+#include "base/json.h"
+
+struct reply {
+    int status;
+    struct buf headers; /* "Name: value\r\n" lines, without Status */
+    struct buf body;
+    int retry_after_s; /* for a 503; 0: the default */
+};
+
+/* Add a header. value must hold no control characters: one that does is left out and logged, so
+ * that no value can ever begin a header of its own. */
+void reply_add_header(struct reply *reply, const char *name, const char *value);
+
+/* 302 or 303 with Location. */
+void reply_redirect(struct reply *reply, int status, const char *location);
+
+/* Begin a JSON body with that status: sets Content-Type, opens the object. End with json_close. */
+struct json_writer reply_open_json(struct reply *reply, int status);
+
+/* Forget status, headers and body. */
+void reply_reset(struct reply *reply);
+void reply_clear(struct reply *reply);
+
+#endif

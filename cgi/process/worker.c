@@ -1,0 +1,145 @@
+/* One worker: the loop, the connection to Redis, the calls to Spotify and the front, made in this
+ * order and freed in the reverse. SIGTERM drains: no new connections, requests in hand are
+ * finished, tokens that Redis has not taken yet are offered to it until the deadline. */
+#include "process/worker.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fiber.h"
+#include "base/log.h"
+#include "flows/renewal.h"
+#include "flows/service.h"
+#include "front/cgi.h"
+#include "front/front.h"
+
+/* How often a draining worker looks whether it is done. */
+#define DRAIN_POLL_MS 10
+
+struct worker {
+    uv_loop_t loop;
+    struct service service;
+    struct front *front; /* NULL in CGI mode */
+    int listen_fd;
+    uv_signal_t terminated;
+    uv_timer_t drain;
+    uint64_t drain_deadline_ms;
+    int exit_code;
+};
+
+static void init_worker(struct worker *worker, const struct settings *settings)
+{
+    /* Every request allocates and frees the streams of libfcgi, which are large enough to make
+     * glibc sweep its bins of small chunks each time: without those bins there is nothing to sweep.
+     */
+    mallopt(M_MXFAST, 0);
+    log_set_level((enum log_level)settings->log_level);
+    seal_init();
+    uv_loop_init(&worker->loop);
+    fiber_init(&worker->loop);
+    worker->service.settings = settings;
+    worker->service.store = store_new(&worker->loop, settings);
+    worker->service.accounts.settings = settings;
+    worker->service.accounts.upstream = upstream_new(&worker->loop, settings);
+    worker->service.renewals = renewals_new(&worker->service);
+}
+
+static void close_handle(uv_handle_t *handle, void *argument)
+{
+    (void)argument;
+    if (!uv_is_closing(handle)) {
+        uv_close(handle, NULL);
+    }
+}
+
+static void clear_worker(struct worker *worker)
+{
+    if (worker->front) {
+        front_free(worker->front);
+    }
+    renewals_free(worker->service.renewals);
+    upstream_free(worker->service.accounts.upstream);
+    store_free(worker->service.store);
+    uv_walk(&worker->loop, close_handle, NULL);
+    uv_run(&worker->loop, UV_RUN_NOWAIT);
+    uv_loop_close(&worker->loop);
+}
+
+static void end_when_drained(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    size_t unsaved = renewals_unsaved(worker->service.renewals);
+    bool is_late = clock_mono_ms() >= worker->drain_deadline_ms;
+    if (front_in_hand(worker->front) + unsaved == 0) {
+        front_close_idle(worker->front);
+    }
+    size_t in_hand = front_in_hand(worker->front);
+    if (in_hand + unsaved > 0 && !is_late) {
+        return;
+    }
+    if (is_late) {
+        log_warn("drain timeout", LOG_NUMBER("requests", in_hand), LOG_NUMBER("unsaved", unsaved));
+    }
+    uv_stop(&worker->loop);
+}
+
+static void begin_drain(uv_signal_t *handle, int number)
+{
+    struct worker *worker = handle->data;
+    (void)number;
+    if (worker->service.draining) {
+        return;
+    }
+    worker->service.draining = true;
+    worker->drain_deadline_ms =
+        clock_mono_ms() + (uint64_t)worker->service.settings->drain_timeout_s * 1000;
+    front_stop_accepting(worker->front);
+    /* Once nobody holds it open any more, the web server is refused and asks another service. */
+    close(worker->listen_fd);
+    uv_timer_start(&worker->drain, end_when_drained, 0, DRAIN_POLL_MS);
+}
+
+int worker_run(const struct settings *settings, int listen_fd)
+{
+    struct worker worker = {0};
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the supervisor says when to end */
+    signal(SIGHUP, SIG_IGN);
+    front_init_library();
+    init_worker(&worker, settings);
+    uv_signal_init(&worker.loop, &worker.terminated);
+    worker.terminated.data = &worker;
+    uv_signal_start(&worker.terminated, begin_drain, SIGTERM);
+    uv_timer_init(&worker.loop, &worker.drain);
+    worker.drain.data = &worker;
+    worker.listen_fd = listen_fd;
+    worker.front = front_new(&worker.loop, listen_fd, &worker.service);
+    uv_run(&worker.loop, UV_RUN_DEFAULT);
+    clear_worker(&worker);
+    return 0;
+}
+
+static void serve_cgi(void *argument)
+{
+    struct worker *worker = argument;
+    worker->exit_code = cgi_serve(&worker->service);
+    while (renewals_unsaved(worker->service.renewals) > 0) {
+        fiber_sleep(
+            DRAIN_POLL_MS); /* a renewed token that Redis does not have exists nowhere else */
+    }
+    uv_stop(&worker->loop);
+}
+
+int worker_run_cgi(const struct settings *settings)
+{
+    struct worker worker = {0};
+    signal(SIGPIPE, SIG_IGN);
+    init_worker(&worker, settings);
+    fiber_spawn(serve_cgi, &worker);
+    uv_run(&worker.loop, UV_RUN_DEFAULT);
+    clear_worker(&worker);
+    return worker.exit_code;
+}

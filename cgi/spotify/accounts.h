@@ -1,0 +1,42 @@
+/* The calls to Spotify by meaning: accounts service (token endpoint) and GET /v1/me. */
+#ifndef SPOTIFY_ACCOUNTS_H
+#define SPOTIFY_ACCOUNTS_H
+
+#include "base/model.h"
+#include "base/settings.h"
+#include "spotify/upstream.h"
+
+struct accounts {
+    struct upstream *upstream;       /* borrowed */
+    const struct settings *settings; /* borrowed */
+};
+
+/* L5: the URL of Spotify's authorization page (RFC 6749 4.1.1, RFC 7636 4.3), appended to out.
+ * challenge NULL: without PKCE. */
+struct authorization {
+    const char *redirect_uri;
+    const char *scope;
+    const char *state;
+    const char *challenge;
+    bool show_dialog;
+};
+void accounts_format_authorize_url(const struct accounts *accounts,
+                                   const struct authorization *authorization, struct buf *out);
+
+/* C3: redeem a code (RFC 6749 4.1.3), with Basic authentication and nothing else of the client in
+ * it. verifier NULL: without PKCE. ERR_REFUSED: invalid_grant. ERR_MISCONFIGURED: any other OAuth
+ * error. ERR_UPSTREAM, ERR_UPSTREAM_BUSY: no usable answer; *retry_after_s is Spotify's Retry-After
+ * or -1. */
+enum err accounts_redeem_code(const struct accounts *accounts, const char *code,
+                              const char *redirect_uri, const char *verifier, struct tokens *tokens,
+                              int64_t *retry_after_s);
+
+/* R4: RFC 6749 6. Errors as above. */
+enum err accounts_refresh(const struct accounts *accounts, const char *refresh_token,
+                          struct tokens *tokens, int64_t *retry_after_s);
+
+/* C4: GET /v1/me. ERR_UPSTREAM for anything but a good answer. */
+enum err accounts_get_profile(const struct accounts *accounts, const char *access_token,
+                              struct profile *profile);
+
+#endif

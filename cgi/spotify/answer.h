@@ -1,0 +1,30 @@
+/* What Spotify answers, parsed: pure functions over foreign bytes. */
+#ifndef SPOTIFY_ANSWER_H
+#define SPOTIFY_ANSWER_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/model.h"
+
+/* A 200 of the token endpoint (RFC 6749 5.1). access_token must be a non-empty string of visible
+ * ASCII (RFC 6750 2.1) up to TOKEN_MAX, token_type "Bearer" in any case. expires_in a whole number
+ * or its text from 1 to 1 year; missing: 3600. refresh_token and scope: see struct tokens; of the
+ * wrong type, over its limit or with characters outside RFC 6749's is ERR_FORMAT. A null counts as
+ * missing. On ERR_FORMAT there is nothing to clear, and *problem is a static text that says what is
+ * wrong, without any part of the body. */
+enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out,
+                             const char **problem);
+
+/* A 4xx of the token endpoint (RFC 6749 5.2): ERR_REFUSED for a 400 or 401 with JSON error
+ * "invalid_grant"; ERR_MISCONFIGURED for a 400 or 401 with any other string error; ERR_UPSTREAM for
+ * all else. *word is static and safe to log: the error where it is one of RFC 6749 5.2's, else
+ * "other". */
+enum err answer_parse_error(int status, const char *body, size_t len, const char **word);
+
+/* A 200 of /v1/me. Members that are missing, not strings, empty, over PROFILE_TEXT_MAX or with
+ * control characters (they may end up in a header) are NULL; image_url is the first https (or
+ * loopback http) URL of images. ERR_FORMAT when it is no object. */
+enum err answer_parse_profile(const char *body, size_t len, struct profile *out);
+
+#endif

@@ -1,0 +1,73 @@
+/* One pipelined connection to Redis for all fibers of a worker (hiredis, libuv). Commands of one
+ * round of the loop leave in one write. Every command has a deadline (STORE_TIMEOUT_MS); a lost or
+ * stuck connection fails its commands with ERR_STORE and is made anew when the next command comes.
+ */
+#ifndef STORE_REDIS_H
+#define STORE_REDIS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/settings.h"
+
+struct redis;
+
+/* Owned by the caller; connects at the first command. settings is borrowed for its life. */
+struct redis *redis_new(uv_loop_t *loop, const struct settings *settings);
+void redis_free(struct redis *redis);
+
+/* A reply, copied out of hiredis. */
+enum redis_type { REDIS_IS_NIL, REDIS_IS_STRING, REDIS_IS_INTEGER, REDIS_IS_ARRAY };
+struct redis_value {
+    enum redis_type type;
+    int64_t integer;
+    struct buf text;           /* string or status */
+    struct redis_value *items; /* owned */
+    size_t item_count;
+};
+void redis_value_clear(struct redis_value *value);
+
+/* One argument of a command: any bytes. A command has at most REDIS_ARGS_MAX. */
+#define REDIS_ARGS_MAX 80
+struct redis_arg {
+    const void *bytes;
+    size_t len;
+};
+#define REDIS_TEXT(s) ((struct redis_arg){(s), strlen(s)})
+#define REDIS_BUF(b) ((struct redis_arg){(b)->data ? (b)->data : "", (b)->len})
+
+/* Run one command and wait for its reply. ERR_STORE: not reached in time, connection lost (the
+ * command may or may not have been done), or an error reply (logged, without arguments). out is
+ * filled on OK only and then cleared by the caller; NULL: the reply is not looked at, but waited
+ * for. Only inside a fiber. */
+enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count,
+                       struct redis_value *out);
+
+/* The same for several commands in one round trip: counts[i] arguments each, taken from args in
+ * turn; outs[i] filled for each. ERR_STORE when any of them failed. */
+enum err redis_pipeline(struct redis *redis, const struct redis_arg *args, const size_t *counts,
+                        size_t commands, struct redis_value *outs);
+
+/* Send a command and do not wait; its reply is only logged when it is an error. Fine outside a
+ * fiber. */
+void redis_send(struct redis *redis, const struct redis_arg *args, size_t count);
+
+/* A Lua script: sent by its hash (EVALSHA), whole when Redis does not know it (NOSCRIPT). */
+struct redis_script {
+    const char *source;
+    char sha[41]; /* filled from Redis; "" until known. Must be writable static memory */
+};
+enum err redis_eval(struct redis *redis, struct redis_script *script, const struct redis_arg *keys,
+                    size_t key_count, const struct redis_arg *args, size_t arg_count,
+                    struct redis_value *out);
+
+/* For redis_eval: redis_command, but *unknown tells, without a log line, that Redis knows no script
+ * of that hash (NOSCRIPT). */
+enum err redis_try_script(struct redis *redis, const struct redis_arg *args, size_t count,
+                          struct redis_value *out, bool *unknown);
+
+#endif

@@ -1,0 +1,104 @@
+/* Redis by meaning. Every record is sealed under the key ring and the secret that its browser
+ * holds; key names hold hashes. Keys, after REDIS_PREFIX (the part in braces is the Cluster hash
+ * tag):
+ *   login:{h}     hash: binding (a hash), taken (when); sealed: login (gone once taken), return,
+ *                 outcome
+ *   session:{h}   string: generation (8 bytes, big endian), then the sealed record
+ *   replaced:{h}  "1" for a minute after a newer login of the same browser ended session {h}
+ *   lease:{h}     string: owner of the renewal under way, or "!failed" when one just failed
+ *   user:{h}      sorted set: names of a user's sessions, scored by when they end at the latest
+ *   backoff       string: unix ms until which Spotify asked not to be called
+ * All functions wait, so they run in a fiber only; all give ERR_STORE when Redis was not reached in
+ * time, which says nothing about the record. */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include <uv.h>
+
+#include "base/model.h"
+#include "base/settings.h"
+
+struct store;
+
+/* Owned by the caller; settings is borrowed for its life. */
+struct store *store_new(uv_loop_t *loop, const struct settings *settings);
+void store_free(struct store *store);
+
+/* OK when Redis answers. */
+enum err store_ping(struct store *store);
+
+/* L4: store login under the hash of state, sealed under binding, for LOGIN_TTL. */
+enum err store_put_login(struct store *store, const struct secret *state,
+                         const struct secret *binding, const struct login *login);
+
+/* C2: take the login stored under state, if binding is the browser's that began it; it leaves a
+ * tombstone for LOGIN_TTL. OK: *out is filled, and it was taken just now. ERR_USED: taken before;
+ * out->return_to alone is set, and *outcome when it has ended (outcome->location NULL: still under
+ * way). ERR_INVALID_STATE: unknown, expired or another browser's, and nothing was changed. */
+enum err store_take_login(struct store *store, const struct secret *state,
+                          const struct secret *binding, struct login *out,
+                          struct login_outcome *outcome);
+
+/* Note in the tombstone how the login ended, sealed under binding. ERR_INVALID_STATE: there is none
+ * any more, or it is another browser's. */
+enum err store_put_login_outcome(struct store *store, const struct secret *state,
+                                 const struct secret *binding, const struct login_outcome *outcome);
+
+/* Key name of a session, to show (its start) and to end it by. */
+void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN + 1]);
+
+/* C5: store a new session, and its name with its user's others. */
+enum err store_put_session(struct store *store, const struct secret *secret,
+                           const struct session *session);
+
+/* Look a session up, and let its idle time begin anew. ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also
+ * for a record sealed under a key this process does not have). */
+enum err store_get_session(struct store *store, const struct secret *secret, struct session *out);
+
+/* End one session. OK also when there is none. session says whose it is; NULL when unknown. */
+enum err store_end_session(struct store *store, const struct secret *secret,
+                           const struct session *session);
+
+/* C6: end a session by its name because the same browser has logged in anew. "" does nothing. */
+enum err store_replace_session(struct store *store, const char *name);
+
+/* End all sessions of the user this session belongs to, itself included. */
+enum err store_end_user_sessions(struct store *store, const struct secret *secret,
+                                 const struct session *session);
+
+/* A renewal's lease: who may call Spotify for this session. */
+#define LEASE_OWNER_LEN 22
+struct lease {
+    char owner[LEASE_OWNER_LEN + 1]; /* random, set by store_take_lease */
+};
+
+/* R2 and R3 in one script. OK: the lease is ours for lease_ms and *out is the record as it stands.
+ * ERR_STALE: no lease, the generation is no longer seen_generation, *out is the newer record.
+ * ERR_HELD: another has it. ERR_UPSTREAM: a renewal of this session failed within the last second.
+ * ERR_ABSENT, ERR_REPLACED. */
+enum err store_take_lease(struct store *store, const struct secret *secret,
+                          uint64_t seen_generation, int64_t lease_ms, struct lease *lease,
+                          struct session *out);
+
+/* R5: write session in place of the record of expected_generation and release the lease, unless
+ * somebody else holds it. ERR_STALE: not written, somebody else wrote or holds the lease.
+ * ERR_ABSENT: the session was ended meanwhile. Safe to repeat after ERR_STORE: OK when the first
+ * try was done. */
+enum err store_commit_session(struct store *store, const struct secret *secret,
+                              const struct lease *lease, uint64_t expected_generation,
+                              const struct session *session);
+
+/* Release a lease without a write. failed: let others see for a second that the renewal failed. */
+enum err store_release_lease(struct store *store, const struct secret *secret,
+                             const struct lease *lease, bool failed);
+
+/* End a session that Spotify refused for good, if its generation is unchanged; releases the lease.
+ * ERR_STALE: somebody wrote since. */
+enum err store_end_refused_session(struct store *store, const struct secret *secret,
+                                   const struct lease *lease, const struct session *session);
+
+/* Spotify's Retry-After, shared by all workers: unix ms, 0 when there is none. */
+enum err store_get_backoff(struct store *store, int64_t *until_unix_ms);
+enum err store_put_backoff(struct store *store, int64_t until_unix_ms);
+
+#endif

@@ -1,0 +1,64 @@
+/* What the files store*.c share. Nobody else includes it. */
+#ifndef STORE_STORE_IMPL_H
+#define STORE_STORE_IMPL_H
+
+#include "store/redis.h"
+#include "store/store.h"
+
+/* To when a session's expiry was last moved by this worker, so that not every look-up has to move
+ * it. */
+#define STORE_SLIDES 1024
+struct store_slide {
+    uint64_t id; /* of the session: the first bytes of its secret */
+    int64_t end_ms;
+};
+
+struct store {
+    struct redis *redis;             /* owned */
+    const struct settings *settings; /* borrowed */
+    struct store_slide slides[STORE_SLIDES];
+};
+
+/* The key "<prefix><kind>:{<name>}", appended to out. */
+void store_key(const struct store *store, const char *kind, const char *name, struct buf *out);
+
+/* An integer as an argument of a command. */
+struct store_number {
+    char text[24];
+};
+struct store_number store_number(int64_t number);
+
+/* Whether a script's reply begins with word, and has count items. */
+bool store_is_reply(const struct redis_value *value, const char *word, size_t count);
+
+/* Open a sealed record of that kind (for the log). OK: plain is filled, the caller clears it.
+ * ERR_ABSENT: cut, changed, exchanged or another secret's. ERR_STORE: under a key that this process
+ * does not have; one that knows it may yet open it. Logs both. */
+enum err store_open(const struct store *store, const char *kind, const struct secret *secret,
+                    const struct buf *aad, const void *sealed, size_t len, struct buf *plain);
+
+/* A session in the value of its key: store_session.c's, used by store_lease.c. */
+
+/* The generation as it stands before the sealed record: big endian. */
+#define GENERATION_LEN 8
+struct store_generation {
+    uint8_t bytes[GENERATION_LEN];
+};
+struct store_generation store_generation(uint64_t generation);
+
+void store_seal_session(const struct store *store, const struct secret *secret,
+                        const struct buf *key, const struct session *session, struct buf *out);
+
+/* OK: *out is filled. ERR_ABSENT and ERR_STORE as store_open, and ERR_ABSENT for one that is past
+ * SESSION_MAX_AGE. */
+enum err store_open_session(const struct store *store, const struct secret *secret,
+                            const struct buf *key, const struct buf *value, struct session *out);
+
+/* When a session that is used now ends, unix ms. */
+int64_t store_session_end_ms(const struct store *store, const struct session *session,
+                             int64_t now_ms);
+
+/* Take a session's name from its user's others. Not waited for: a name left over ends by itself. */
+void store_forget_name(const struct store *store, const char *name, const struct session *session);
+
+#endif

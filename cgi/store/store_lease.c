@@ -1,0 +1,221 @@
+/* The lease of a renewal, and the writes that it fences. Every decision is one script over keys of
+ * one session, so that it holds across workers and machines. A lease that ran out does not undo the
+ * work of its holder: what Spotify answered may be written as long as nobody else began. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "store/store_impl.h"
+
+/* How long others see that a renewal failed. */
+#define FAILED_MS "1000"
+#define OWNER_BYTES 16
+
+/* R2, R3. KEYS: session, lease, replaced. ARGV: generation seen, owner, TTL in ms. */
+static struct redis_script take_script = {
+    .source = "local record = redis.call('GET', KEYS[1]) "
+              "if not record then "
+              "  return {redis.call('EXISTS', KEYS[3]) == 1 and 'replaced' or 'absent'} "
+              "end "
+              "if string.sub(record, 1, 8) ~= ARGV[1] then return {'newer', record} end "
+              "local holder = redis.call('GET', KEYS[2]) "
+              "if holder then "
+              "  return {string.sub(holder, 1, 1) == '!' and 'failed' or 'held'} "
+              "end "
+              "redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) "
+              "return {'taken', record}",
+};
+
+/* R5. KEYS: session, lease. ARGV: owner, generation expected, value, TTL in ms. */
+static struct redis_script commit_script = {
+    .source = "local record = redis.call('GET', KEYS[1]) "
+              "local holder = redis.call('GET', KEYS[2]) "
+              "local free = not holder or holder == ARGV[1] or string.sub(holder, 1, 1) == '!' "
+              "if not record then return {'absent'} end "
+              "if string.sub(record, 1, 8) ~= ARGV[2] then return {'newer', record} end "
+              "if not free then return {'held'} end "
+              "redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) "
+              "redis.call('DEL', KEYS[2]) "
+              "return {'done'}",
+};
+
+/* KEYS: lease. ARGV: owner, "1" when the renewal failed. */
+static struct redis_script release_script = {
+    .source = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+              "if ARGV[2] == '1' then redis.call('SET', KEYS[1], '!failed', 'PX', " FAILED_MS ") "
+              "else redis.call('DEL', KEYS[1]) end "
+              "return 1",
+};
+
+/* KEYS: session, lease. ARGV: owner, generation refused. */
+static struct redis_script end_script = {
+    .source = "local record = redis.call('GET', KEYS[1]) "
+              "if not record then return {'absent'} end "
+              "if string.sub(record, 1, 8) ~= ARGV[2] then return {'newer'} end "
+              "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {'held'} end "
+              "redis.call('DEL', KEYS[1], KEYS[2]) "
+              "return {'done'}",
+};
+
+/* The keys of one session. */
+struct lease_keys {
+    char name[SECRET_NAME_LEN + 1];
+    struct buf session;
+    struct buf lease;
+    struct buf replaced;
+};
+
+static struct lease_keys lease_keys(const struct store *store, const struct secret *secret)
+{
+    struct lease_keys keys = {0};
+    session_name(secret, keys.name);
+    store_key(store, "session", keys.name, &keys.session);
+    store_key(store, "lease", keys.name, &keys.lease);
+    store_key(store, "replaced", keys.name, &keys.replaced);
+    return keys;
+}
+
+static void lease_keys_clear(struct lease_keys *keys)
+{
+    buf_clear(&keys->session);
+    buf_clear(&keys->lease);
+    buf_clear(&keys->replaced);
+}
+
+static void new_owner(struct lease *lease)
+{
+    struct secret random;
+    struct buf text = {0};
+    secret_new(&random);
+    base64url_add(&text, random.bytes, OWNER_BYTES);
+    memcpy(lease->owner, text.data, sizeof(lease->owner));
+    secret_wipe(&random);
+    buf_clear(&text);
+}
+
+enum err store_take_lease(struct store *store, const struct secret *secret,
+                          uint64_t seen_generation, int64_t lease_ms, struct lease *lease,
+                          struct session *out)
+{
+    struct lease_keys keys = lease_keys(store, secret);
+    struct store_generation seen = store_generation(seen_generation);
+    struct store_number life = store_number(lease_ms);
+    struct redis_value value = {0};
+    new_owner(lease);
+    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease),
+                                      REDIS_BUF(&keys.replaced)};
+    const struct redis_arg args[] = {
+        {seen.bytes, GENERATION_LEN}, REDIS_TEXT(lease->owner), REDIS_TEXT(life.text)};
+    enum err err = redis_eval(store->redis, &take_script, names, 3, args, 3, &value);
+    if (err) {
+        goto out;
+    }
+    if (store_is_reply(&value, "taken", 2)) {
+        err = store_open_session(store, secret, &keys.session, &value.items[1].text, out);
+        if (err) {
+            /* A process that can open the record need not wait for the lease to run out. */
+            store_release_lease(store, secret, lease, false);
+        }
+    } else if (store_is_reply(&value, "newer", 2)) {
+        err = store_open_session(store, secret, &keys.session, &value.items[1].text, out);
+        err = err ? err : ERR_STALE;
+    } else if (store_is_reply(&value, "failed", 1)) {
+        err = ERR_UPSTREAM;
+    } else if (store_is_reply(&value, "held", 1)) {
+        err = ERR_HELD;
+    } else {
+        err = store_is_reply(&value, "replaced", 1) ? ERR_REPLACED : ERR_ABSENT;
+    }
+out:
+    redis_value_clear(&value);
+    lease_keys_clear(&keys);
+    return err;
+}
+
+/* Whether the newer record is the very one that was to be written: an earlier try did it, and only
+ * its answer was lost. */
+static bool is_written(const struct store *store, const struct secret *secret,
+                       const struct buf *key, const struct redis_value *record,
+                       const struct session *session)
+{
+    struct session found = {0};
+    if (store_open_session(store, secret, key, &record->text, &found)) {
+        return false;
+    }
+    bool same = found.generation == session->generation &&
+                strcmp(found.access_token, session->access_token) == 0;
+    session_clear(&found);
+    return same;
+}
+
+enum err store_commit_session(struct store *store, const struct secret *secret,
+                              const struct lease *lease, uint64_t expected_generation,
+                              const struct session *session)
+{
+    struct lease_keys keys = lease_keys(store, secret);
+    struct store_generation expected = store_generation(expected_generation);
+    int64_t now_ms = clock_unix_ms();
+    int64_t left_ms = store_session_end_ms(store, session, now_ms) - now_ms;
+    struct store_number left = store_number(left_ms > 0 ? left_ms : 1);
+    struct buf sealed = {0};
+    struct redis_value value = {0};
+    store_seal_session(store, secret, &keys.session, session, &sealed);
+    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease)};
+    const struct redis_arg args[] = {REDIS_TEXT(lease->owner),
+                                     {expected.bytes, GENERATION_LEN},
+                                     REDIS_BUF(&sealed),
+                                     REDIS_TEXT(left.text)};
+    enum err err = redis_eval(store->redis, &commit_script, names, 2, args, 4, &value);
+    if (err) {
+        goto out;
+    }
+    if (store_is_reply(&value, "absent", 1)) {
+        err = ERR_ABSENT;
+    } else if (store_is_reply(&value, "newer", 2)) {
+        bool written = is_written(store, secret, &keys.session, &value.items[1], session);
+        err = written ? OK : ERR_STALE;
+    } else if (!store_is_reply(&value, "done", 1)) {
+        err = ERR_STALE;
+    }
+out:
+    redis_value_clear(&value);
+    buf_clear(&sealed);
+    lease_keys_clear(&keys);
+    return err;
+}
+
+enum err store_release_lease(struct store *store, const struct secret *secret,
+                             const struct lease *lease, bool failed)
+{
+    struct lease_keys keys = lease_keys(store, secret);
+    struct redis_value value = {0};
+    const struct redis_arg names[] = {REDIS_BUF(&keys.lease)};
+    const struct redis_arg args[] = {REDIS_TEXT(lease->owner), REDIS_TEXT(failed ? "1" : "0")};
+    enum err err = redis_eval(store->redis, &release_script, names, 1, args, 2, &value);
+    redis_value_clear(&value);
+    lease_keys_clear(&keys);
+    return err;
+}
+
+enum err store_end_refused_session(struct store *store, const struct secret *secret,
+                                   const struct lease *lease, const struct session *session)
+{
+    struct lease_keys keys = lease_keys(store, secret);
+    struct store_generation refused = store_generation(session->generation);
+    struct redis_value value = {0};
+    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease)};
+    const struct redis_arg args[] = {REDIS_TEXT(lease->owner), {refused.bytes, GENERATION_LEN}};
+    enum err err = redis_eval(store->redis, &end_script, names, 2, args, 2, &value);
+    if (err) {
+        goto out;
+    }
+    if (store_is_reply(&value, "newer", 1) || store_is_reply(&value, "held", 1)) {
+        err = ERR_STALE;
+    } else {
+        store_forget_name(store, keys.name, session);
+    }
+out:
+    redis_value_clear(&value);
+    lease_keys_clear(&keys);
+    return err;
+}

@@ -1,0 +1,149 @@
+/* A user's sessions: a new one is stored together with its name in a sorted set, so that all of
+ * them can be ended at once. The set's own name is a hash of the user at this client, and says
+ * nothing about who that is. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "store/store_impl.h"
+
+#define NAMES_AT_ONCE 32
+#define ROUNDS_MAX 10000
+
+/* The key of the user's set. False without a user: then there is nothing to find sessions by. */
+static bool user_key(const struct store *store, const struct session *session, struct buf *out)
+{
+    const struct profile *profile = &session->profile;
+    const char *user = profile->account_id ? profile->account_id : profile->id;
+    if (!user) {
+        return false;
+    }
+    char name[SECRET_NAME_LEN + 1];
+    struct buf text = {0};
+    buf_adds(&text, store->settings->client_id);
+    buf_addc(&text, '\n');
+    buf_adds(&text, user);
+    secret_name("user", text.data, text.len, name);
+    store_key(store, "user", name, out);
+    buf_clear(&text);
+    return true;
+}
+
+/* The set before the session: a name without a session is harmless, a session that cannot be found
+ * is not. */
+enum err store_put_session(struct store *store, const struct secret *secret,
+                           const struct session *session)
+{
+    char name[SECRET_NAME_LEN + 1];
+    struct buf key = {0}, user = {0}, value = {0};
+    int64_t now_ms = clock_unix_ms();
+    int64_t left_ms = store_session_end_ms(store, session, now_ms) - now_ms;
+    int64_t last_end_s = session->authorized_at + store->settings->session_max_age_s;
+    struct store_number left = store_number(left_ms > 0 ? left_ms : 1);
+    struct store_number last_end = store_number(last_end_s);
+    struct store_number now = store_number(now_ms / 1000);
+    session_name(secret, name);
+    store_key(store, "session", name, &key);
+    store_seal_session(store, secret, &key, session, &value);
+    bool has_user = user_key(store, session, &user);
+    /* clang-format off: one command a line */
+    const struct redis_arg args[] = {
+        REDIS_TEXT("ZADD"),
+        REDIS_BUF(&user),
+        REDIS_TEXT(last_end.text),
+        REDIS_TEXT(name),
+        REDIS_TEXT("ZREMRANGEBYSCORE"),
+        REDIS_BUF(&user),
+        REDIS_TEXT("-inf"),
+        REDIS_TEXT(now.text),
+        REDIS_TEXT("EXPIREAT"),
+        REDIS_BUF(&user),
+        REDIS_TEXT(last_end.text),
+        REDIS_TEXT("SET"),
+        REDIS_BUF(&key),
+        REDIS_BUF(&value),
+        REDIS_TEXT("PX"),
+        REDIS_TEXT(left.text),
+    };
+    /* clang-format on */
+    static const size_t counts[] = {4, 4, 3, 5};
+    enum err err = has_user ? redis_pipeline(store->redis, args, counts, 4, NULL)
+                            : redis_command(store->redis, args + 11, counts[3], NULL);
+    buf_clear(&key);
+    buf_clear(&user);
+    buf_clear(&value);
+    return err;
+}
+
+void store_forget_name(const struct store *store, const char *name, const struct session *session)
+{
+    struct buf user = {0};
+    if (user_key(store, session, &user)) {
+        const struct redis_arg args[] = {REDIS_TEXT("ZREM"), REDIS_BUF(&user), REDIS_TEXT(name)};
+        redis_send(store->redis, args, 3);
+    }
+    buf_clear(&user);
+}
+
+/* End the sessions of these names, and take the names from the set. One DEL for each, since in a
+ * Cluster they live in different places. */
+static enum err end_named(struct store *store, const struct buf *user,
+                          const struct redis_value *names)
+{
+    struct buf keys[NAMES_AT_ONCE] = {0};
+    struct redis_arg args[NAMES_AT_ONCE * 3 + 2];
+    size_t counts[NAMES_AT_ONCE + 1];
+    size_t count = names->item_count;
+    struct redis_arg *forget = args + count * 2;
+    forget[0] = REDIS_TEXT("ZREM");
+    forget[1] = REDIS_BUF(user);
+    for (size_t i = 0; i < count; i++) {
+        const struct buf *name = &names->items[i].text;
+        store_key(store, "session", buf_str(name), &keys[i]);
+        args[i * 2] = REDIS_TEXT("DEL");
+        args[i * 2 + 1] = REDIS_BUF(&keys[i]);
+        counts[i] = 2;
+        forget[i + 2] = REDIS_BUF(name);
+    }
+    counts[count] = count + 2;
+    enum err err = redis_pipeline(store->redis, args, counts, count + 1, NULL);
+    for (size_t i = 0; i < count; i++) {
+        buf_clear(&keys[i]);
+    }
+    return err;
+}
+
+/* A session that a login adds meanwhile is either ended, too, or keeps its name in the set. */
+static enum err end_all_named(struct store *store, const struct buf *user)
+{
+    struct store_number last = store_number(NAMES_AT_ONCE - 1);
+    for (int i = 0; i < ROUNDS_MAX; i++) {
+        struct redis_value names = {0};
+        const struct redis_arg args[] = {REDIS_TEXT("ZRANGE"), REDIS_BUF(user), REDIS_TEXT("0"),
+                                         REDIS_TEXT(last.text)};
+        enum err err = redis_command(store->redis, args, 4, &names);
+        size_t count = names.item_count;
+        if (!err && count > 0) {
+            err = end_named(store, user, &names);
+        }
+        redis_value_clear(&names);
+        if (err || count == 0) {
+            return err;
+        }
+    }
+    return ERR_STORE;
+}
+
+enum err store_end_user_sessions(struct store *store, const struct secret *secret,
+                                 const struct session *session)
+{
+    struct buf user = {0};
+    enum err err = OK;
+    if (user_key(store, session, &user)) {
+        err = end_all_named(store, &user);
+    }
+    if (!err) {
+        err = store_end_session(store, secret, session);
+    }
+    buf_clear(&user);
+    return err;
+}

@@ -1,0 +1,287 @@
+/* spotify/accounts.c: what is sent to a scripted token endpoint, and what its answers mean. */
+#include "spotify/accounts.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/fiber.h"
+#include "base/log.h"
+#include "scripted_server.h"
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+#define BASIC "\r\nAuthorization: Basic aWQ6c2VjcmV0\r\n"
+
+static uv_loop_t loop;
+static struct settings settings;
+static struct accounts accounts;
+static char base_url[64];
+
+/* What the server says next. */
+static struct {
+    const char *status;
+    const char *headers;
+    const char *body;
+} script;
+
+static bool answer(int socket, const char *path)
+{
+    (void)path;
+    server_send_answer(socket, script.status, script.headers, script.body);
+    return true;
+}
+
+static void set_script(const char *status, const char *headers, const char *body)
+{
+    script.status = status;
+    script.headers = headers;
+    script.body = body;
+}
+
+/* One call in a fiber of its own. */
+struct trial {
+    const char *code;          /* redeemed, or */
+    const char *refresh_token; /* renewed, or else the profile is read */
+    const char *verifier;
+    enum err err;
+    int64_t retry_after_s;
+    struct tokens tokens;
+    struct profile profile;
+};
+
+static void run_trial(void *argument)
+{
+    struct trial *trial = argument;
+    trial->retry_after_s = -2;
+    if (trial->code) {
+        trial->err = accounts_redeem_code(&accounts, trial->code, "https://app.example/callback",
+                                          trial->verifier, &trial->tokens, &trial->retry_after_s);
+    } else if (trial->refresh_token) {
+        trial->err = accounts_refresh(&accounts, trial->refresh_token, &trial->tokens,
+                                      &trial->retry_after_s);
+    } else {
+        trial->err = accounts_get_profile(&accounts, "at", &trial->profile);
+    }
+}
+
+static void call(struct trial *trial)
+{
+    fiber_spawn(run_trial, trial);
+    while (fiber_count() > 0) {
+        uv_run(&loop, UV_RUN_ONCE);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    server_forget();
+    snprintf(base_url, sizeof base_url, "http://127.0.0.1:%d", server.port);
+    settings = (struct settings){.accounts_url = base_url,
+                                 .api_url = base_url,
+                                 .client_id = (char *)"id",
+                                 .client_secret = (char *)"secret",
+                                 .upstream_connect_timeout_ms = 2000,
+                                 .upstream_timeout_ms = 2000,
+                                 .upstream_max_in_flight = 4};
+    accounts.settings = &settings;
+    accounts.upstream = upstream_new(&loop, &settings);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    upstream_free(accounts.upstream);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    return 0;
+}
+
+static void the_authorize_url_says_what_is_asked(void **state)
+{
+    static const struct {
+        struct authorization authorization;
+        const char *want;
+    } table[] = {
+        {{"https://app.example/callback", "a b", "st", "ch", true},
+         "https://accounts.example/authorize?client_id=i%26d&response_type=code"
+         "&redirect_uri=https%3A%2F%2Fapp.example%2Fcallback&scope=a%20b&state=st"
+         "&code_challenge_method=S256&code_challenge=ch&show_dialog=true"},
+        {{"https://app.example/callback", "", "st", NULL, false},
+         "https://accounts.example/authorize?client_id=i%26d&response_type=code"
+         "&redirect_uri=https%3A%2F%2Fapp.example%2Fcallback&state=st&show_dialog=false"},
+    };
+    const struct settings plain = {.accounts_url = (char *)"https://accounts.example",
+                                   .client_id = (char *)"i&d"};
+    const struct accounts plain_accounts = {NULL, &plain};
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct buf out = {0};
+        accounts_format_authorize_url(&plain_accounts, &table[i].authorization, &out);
+        assert_string_equal(buf_str(&out), table[i].want);
+        buf_clear(&out);
+    }
+}
+
+static void a_code_is_redeemed_with_exactly_the_fields(void **state)
+{
+    struct trial trial = {.code = "c+/=%", .verifier = "ver"};
+    (void)state;
+    set_script("200 OK", "",
+               "{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"scope\":\"a\","
+               "\"expires_in\":3600,\"refresh_token\":\"rt\"}");
+    call(&trial);
+    assert_int_equal(trial.err, OK);
+    assert_int_equal(trial.retry_after_s, -1);
+    assert_string_equal(trial.tokens.access_token, "at");
+    assert_string_equal(trial.tokens.refresh_token, "rt");
+    assert_string_equal(trial.tokens.scope, "a");
+    assert_memory_equal(server.last_request, "POST /api/token HTTP/1.1\r\n", 26);
+    assert_non_null(strstr(server.last_request, BASIC));
+    assert_string_equal(strstr(server.last_request, "\r\n\r\n") + 4,
+                        "grant_type=authorization_code&code=c%2B%2F%3D%25"
+                        "&redirect_uri=https%3A%2F%2Fapp.example%2Fcallback&code_verifier=ver");
+    tokens_clear(&trial.tokens);
+}
+
+static void without_pkce_there_is_no_verifier(void **state)
+{
+    struct trial trial = {.code = "c"};
+    (void)state;
+    set_script("200 OK", "", "{\"access_token\":\"at\",\"token_type\":\"bearer\"}");
+    call(&trial);
+    assert_int_equal(trial.err, OK);
+    assert_string_equal(strstr(server.last_request, "\r\n\r\n") + 4,
+                        "grant_type=authorization_code&code=c"
+                        "&redirect_uri=https%3A%2F%2Fapp.example%2Fcallback");
+    tokens_clear(&trial.tokens);
+}
+
+static void a_refresh_has_exactly_the_fields(void **state)
+{
+    struct trial trial = {.refresh_token = "r/t"};
+    (void)state;
+    set_script("200 OK", "", "{\"access_token\":\"at2\",\"token_type\":\"Bearer\"}");
+    call(&trial);
+    assert_int_equal(trial.err, OK);
+    assert_null(trial.tokens.refresh_token);
+    assert_non_null(strstr(server.last_request, BASIC));
+    assert_string_equal(strstr(server.last_request, "\r\n\r\n") + 4,
+                        "grant_type=refresh_token&refresh_token=r%2Ft");
+    tokens_clear(&trial.tokens);
+}
+
+static void token_answers_have_their_meaning(void **state)
+{
+    static const char token[] = "{\"access_token\":\"at\",\"token_type\":\"Bearer\"}";
+    static const char grant[] = "{\"error\":\"invalid_grant\"}";
+    static const char client[] = "{\"error\":\"invalid_client\"}";
+    static const char wait[] = "Retry-After: 9\r\n";
+    const struct {
+        const char *status, *headers, *body;
+        enum err want;
+        int64_t retry_after_s;
+    } table[] = {
+        {"400 Bad Request", wait, grant, ERR_REFUSED, -1},
+        {"401 Unauthorized", "", grant, ERR_REFUSED, -1},
+        {"400 Bad Request", "", client, ERR_MISCONFIGURED, -1},
+        {"401 Unauthorized", "WWW-Authenticate: Basic\r\n", client, ERR_MISCONFIGURED, -1},
+        {"400 Bad Request", "", "<html>", ERR_UPSTREAM, -1},
+        {"403 Forbidden", "", grant, ERR_UPSTREAM, -1},
+        {"429 Too Many Requests", wait, grant, ERR_UPSTREAM, 9},
+        {"429 Too Many Requests", "", "", ERR_UPSTREAM, -1},
+        {"429 Too Many Requests", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", "",
+         ERR_UPSTREAM, INT32_MAX},
+        {"500 Internal Server Error", wait, "<html>", ERR_UPSTREAM, -1},
+        {"502 Bad Gateway", "", "", ERR_UPSTREAM, -1},
+        {"503 Service Unavailable", wait, "upstream connect error", ERR_UPSTREAM, 9},
+        {"302 Found", "Location: /elsewhere\r\n", token, ERR_UPSTREAM, -1},
+        {"307 Temporary Redirect", "Location: /elsewhere\r\n", "", ERR_UPSTREAM, -1},
+        {"201 Created", "", token, ERR_UPSTREAM, -1},
+        {"200 OK", wait, "{\"access_token\":\"\",\"token_type\":\"Bearer\"}", ERR_UPSTREAM, -1},
+        {"200 OK", "", grant, ERR_UPSTREAM, -1},
+        {"200 OK", "", "", ERR_UPSTREAM, -1},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct trial trial = {.refresh_token = "rt"};
+        set_script(table[i].status, table[i].headers, table[i].body);
+        call(&trial);
+        if (trial.err != table[i].want) {
+            fail_msg("%d for %s %s", trial.err, table[i].status, table[i].body);
+        }
+        assert_int_equal(trial.retry_after_s, table[i].retry_after_s);
+        assert_null(trial.tokens.access_token);
+    }
+    assert_int_equal(server_count_requests(), COUNT(table));
+}
+
+static void too_many_calls_are_told_so(void **state)
+{
+    struct trial trial = {.refresh_token = "rt"};
+    (void)state;
+    settings.upstream_max_in_flight = 0;
+    call(&trial);
+    assert_int_equal(trial.err, ERR_UPSTREAM_BUSY);
+    assert_int_equal(trial.retry_after_s, -1);
+    assert_int_equal(server_count_requests(), 0);
+}
+
+static void the_profile_is_read_with_the_token(void **state)
+{
+    struct trial trial = {0};
+    (void)state;
+    set_script("200 OK", "", "{\"id\":\"u\",\"account_id\":\"a\"}");
+    call(&trial);
+    assert_int_equal(trial.err, OK);
+    assert_string_equal(trial.profile.id, "u");
+    assert_string_equal(trial.profile.account_id, "a");
+    assert_memory_equal(server.last_request, "GET /v1/me HTTP/1.1\r\n", 21);
+    assert_non_null(strstr(server.last_request, "\r\nAuthorization: Bearer at\r\n"));
+    profile_clear(&trial.profile);
+}
+
+static void any_other_profile_answer_is_none(void **state)
+{
+    static const struct {
+        const char *status, *body;
+    } table[] = {
+        {"200 OK", "[]"},
+        {"401 Unauthorized", "{\"error\":{\"status\":401,\"message\":\"x\"}}"},
+        {"403 Forbidden", "Check settings on developer.spotify.com/dashboard"},
+        {"429 Too Many Requests", "{\"reason\":\"QUOTA_EXCEEDED\"}"},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct trial trial = {0};
+        set_script(table[i].status, "", table[i].body);
+        call(&trial);
+        assert_int_equal(trial.err, ERR_UPSTREAM);
+        assert_null(trial.profile.id);
+    }
+}
+
+#define CALL_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_authorize_url_says_what_is_asked),
+        CALL_TEST(a_code_is_redeemed_with_exactly_the_fields),
+        CALL_TEST(without_pkce_there_is_no_verifier),
+        CALL_TEST(a_refresh_has_exactly_the_fields),
+        CALL_TEST(token_answers_have_their_meaning),
+        CALL_TEST(too_many_calls_are_told_so),
+        CALL_TEST(the_profile_is_read_with_the_token),
+        CALL_TEST(any_other_profile_answer_is_none),
+    };
+    alarm(120);
+    log_set_level(LOG_ERROR);
+    uv_loop_init(&loop);
+    fiber_init(&loop);
+    server_start(answer);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

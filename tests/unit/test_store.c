@@ -1,0 +1,746 @@
+/* What the store promises, against a real Redis: who gets what, what is fenced, what a dump shows.
+ */
+#include "redis_server.h"
+
+#include "base/log.h"
+#include "store/redis.h"
+#include "store/store.h"
+
+#define TOKEN "access-token-in-clear"
+#define REFRESH "refresh-token-in-clear"
+#define VERIFIER "verifier-in-clear"
+#define RETURN_TO "/return-to-in-clear"
+#define USER "user-in-clear"
+
+static struct settings settings;
+static struct store *store;
+static struct redis *redis; /* the test's own look at the keys */
+
+static void make_keys(void)
+{
+    settings.keys.count = 1;
+    strcpy(settings.keys.keys[0].kid, "k1");
+    memset(settings.keys.keys[0].key, 7, SEAL_KEY_LEN);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    static char prefix[] = "test:";
+    static char client_id[] = "client";
+    server_start("");
+    memset(&settings, 0, sizeof(settings));
+    settings.redis.socket_path = server_socket;
+    settings.redis_prefix = prefix;
+    settings.client_id = client_id;
+    settings.store_timeout_ms = 500;
+    settings.session_idle_ttl_s = 1000;
+    settings.session_max_age_s = 100000;
+    settings.login_ttl_s = 600;
+    make_keys();
+    store = store_new(uv_default_loop(), &settings);
+    redis = redis_new(uv_default_loop(), &settings);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    store_free(store);
+    redis_free(redis);
+    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
+    server_kill();
+    return 0;
+}
+
+static struct redis_value ask(const char *name, const char *a, const char *b)
+{
+    struct redis_value value = {0};
+    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(a ? a : ""),
+                                     REDIS_TEXT(b ? b : "")};
+    CHECK(redis_command(redis, args, b ? 3 : a ? 2 : 1, &value) == OK);
+    return value;
+}
+
+static int64_t ask_integer(const char *name, const char *a, const char *b)
+{
+    struct redis_value value = ask(name, a, b);
+    int64_t integer = value.integer;
+    redis_value_clear(&value);
+    return integer;
+}
+
+/* The one key that matches pattern, "" when there is none or more. */
+static void find_key(const char *pattern, char out[static 128])
+{
+    struct redis_value keys = ask("KEYS", pattern, NULL);
+    out[0] = '\0';
+    if (keys.item_count == 1) {
+        snprintf(out, 128, "%s", buf_str(&keys.items[0].text));
+    }
+    redis_value_clear(&keys);
+}
+
+static int64_t count_keys(const char *pattern)
+{
+    struct redis_value keys = ask("KEYS", pattern, NULL);
+    int64_t count = (int64_t)keys.item_count;
+    redis_value_clear(&keys);
+    return count;
+}
+
+static struct session new_session(const char *user)
+{
+    return (struct session){
+        .generation = 1,
+        .access_token = xstrdup(TOKEN),
+        .refresh_token = xstrdup(REFRESH),
+        .scope = xstrdup("user-read-private"),
+        .expires_at = clock_unix_s() + 3600,
+        .obtained_at = clock_unix_s(),
+        .authorized_at = clock_unix_s(),
+        .profile.id = xstrdup(user),
+    };
+}
+
+/* Stores a session of its own for USER. */
+static struct session begin_session(struct secret *secret)
+{
+    struct session session = new_session(USER);
+    secret_new(secret);
+    CHECK(store_put_session(store, secret, &session) == OK);
+    return session;
+}
+
+/* The ping makes sure that what the store only sends has arrived. */
+static enum err get_and_forget(const struct secret *secret)
+{
+    struct session found = {0};
+    enum err err = store_get_session(store, secret, &found);
+    session_clear(&found);
+    if (err != ERR_STORE) {
+        CHECK(store_ping(store) == OK);
+    }
+    return err;
+}
+
+static void begin_login(struct secret *state, struct secret *binding)
+{
+    struct login login = {.verifier = xstrdup(VERIFIER),
+                          .scope = xstrdup("user-read-private"),
+                          .return_to = xstrdup(RETURN_TO),
+                          .started_at = clock_unix_s()};
+    secret_new(state);
+    secret_new(binding);
+    CHECK(store_put_login(store, state, binding, &login) == OK);
+    login_clear(&login);
+}
+
+static enum err take_and_forget(const struct secret *state, const struct secret *binding)
+{
+    struct login login = {0};
+    struct login_outcome outcome = {0};
+    enum err err = store_take_login(store, state, binding, &login, &outcome);
+    login_clear(&login);
+    login_outcome_clear(&outcome);
+    return err;
+}
+
+static void body_login(void *argument)
+{
+    (void)argument;
+    struct secret state, binding, other;
+    struct login login = {0};
+    struct login_outcome outcome = {0};
+    char key[128];
+    begin_login(&state, &binding);
+    secret_new(&other);
+    CHECK(take_and_forget(&other, &binding) == ERR_INVALID_STATE);
+    for (int i = 0; i < 3; i++) {
+        CHECK(take_and_forget(&state, &other) == ERR_INVALID_STATE);
+    }
+    CHECK(store_take_login(store, &state, &binding, &login, &outcome) == OK);
+    CHECK(login.verifier && strcmp(login.verifier, VERIFIER) == 0);
+    CHECK(login.return_to && strcmp(login.return_to, RETURN_TO) == 0);
+    login_clear(&login);
+    CHECK(take_and_forget(&state, &other) == ERR_INVALID_STATE);
+
+    CHECK(store_take_login(store, &state, &binding, &login, &outcome) == ERR_USED);
+    CHECK(login.return_to && strcmp(login.return_to, RETURN_TO) == 0);
+    CHECK(!login.verifier && !outcome.location);
+    login_clear(&login);
+
+    struct login_outcome ended = {
+        .location = xstrdup("/done"), .has_session = true, .ended_at = clock_unix_s()};
+    secret_new(&ended.session);
+    CHECK(store_put_login_outcome(store, &state, &other, &ended) == ERR_INVALID_STATE);
+    CHECK(store_put_login_outcome(store, &state, &binding, &ended) == OK);
+    CHECK(store_take_login(store, &state, &binding, &login, &outcome) == ERR_USED);
+    CHECK(outcome.location && strcmp(outcome.location, "/done") == 0);
+    CHECK(outcome.has_session && secret_equal(&outcome.session, &ended.session));
+    login_clear(&login);
+    login_outcome_clear(&outcome);
+    login_outcome_clear(&ended);
+
+    find_key("test:login:*", key);
+    int64_t ttl = ask_integer("TTL", key, NULL);
+    CHECK(ttl > 595 && ttl <= 600);
+    CHECK(ask_integer("HEXISTS", key, "login") == 0);
+}
+
+static void test_login_is_taken_once_by_its_browser(void **state)
+{
+    (void)state;
+    run_body(body_login, NULL);
+}
+
+static int taken;
+
+static void body_take(void *argument)
+{
+    struct secret *secrets = argument;
+    taken += take_and_forget(&secrets[0], &secrets[1]) == OK;
+}
+
+static void body_race(void *argument)
+{
+    (void)argument;
+    struct secret secrets[2];
+    begin_login(&secrets[0], &secrets[1]);
+    for (int i = 0; i < 50; i++) {
+        fiber_spawn(body_take, secrets);
+    }
+    for (int i = 0; i < 100 && fiber_count() > 1; i++) {
+        fiber_sleep(20);
+    }
+    CHECK(taken == 1);
+}
+
+static void test_of_many_takes_one_wins(void **state)
+{
+    (void)state;
+    taken = 0;
+    run_body(body_race, NULL);
+}
+
+/* One part of a login put in place of another does not open. */
+static void body_login_parts(void *argument)
+{
+    (void)argument;
+    struct secret state, binding;
+    char key[128];
+    begin_login(&state, &binding);
+    find_key("test:login:*", key);
+    struct redis_value part = ask("HGET", key, "return");
+    const struct redis_arg set[] = {REDIS_TEXT("HSET"), REDIS_TEXT(key), REDIS_TEXT("login"),
+                                    REDIS_BUF(&part.text)};
+    CHECK(redis_command(redis, set, 4, NULL) == OK);
+    redis_value_clear(&part);
+    CHECK(take_and_forget(&state, &binding) == ERR_INVALID_STATE);
+}
+
+static void test_login_parts_are_not_exchanged(void **state)
+{
+    (void)state;
+    run_body(body_login_parts, NULL);
+}
+
+static void body_session(void *argument)
+{
+    (void)argument;
+    struct secret secret, other;
+    struct session session = begin_session(&secret);
+    struct session found = {0};
+    char key[128], user[128];
+    CHECK(store_get_session(store, &secret, &found) == OK);
+    CHECK(found.generation == 1 && strcmp(found.access_token, TOKEN) == 0);
+    CHECK(strcmp(found.refresh_token, REFRESH) == 0 && strcmp(found.profile.id, USER) == 0);
+    CHECK(found.authorized_at == session.authorized_at);
+    session_clear(&found);
+    secret_new(&other);
+    CHECK(get_and_forget(&other) == ERR_ABSENT);
+    find_key("test:session:*", key);
+    find_key("test:user:*", user);
+    int64_t ttl = ask_integer("TTL", key, NULL);
+    CHECK(ttl > 995 && ttl <= 1000);
+    ttl = ask_integer("TTL", user, NULL);
+    CHECK(ttl > 99990 && ttl <= 100000);
+    CHECK(ask_integer("ZCARD", user, NULL) == 1);
+    CHECK(store_end_session(store, &secret, &session) == OK);
+    CHECK(store_end_session(store, &secret, &session) == OK);
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    CHECK(count_keys("test:user:*") == 0);
+    session_clear(&session);
+}
+
+static void test_session_is_put_found_and_ended(void **state)
+{
+    (void)state;
+    run_body(body_session, NULL);
+}
+
+static void body_slide(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    char key[128];
+    settings.session_idle_ttl_s = 2;
+    struct session session = begin_session(&secret);
+    find_key("test:session:*", key);
+    for (int i = 0; i < 6; i++) {
+        fiber_sleep(500);
+        CHECK(get_and_forget(&secret) == OK);
+        CHECK(ask_integer("PTTL", key, NULL) > 1850);
+    }
+    fiber_sleep(2200);
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    session_clear(&session);
+}
+
+static void test_idle_time_begins_anew_at_each_use(void **state)
+{
+    (void)state;
+    run_body(body_slide, NULL);
+}
+
+static void body_max_age(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    char key[128];
+    settings.session_max_age_s = 3;
+    struct session session = begin_session(&secret);
+    find_key("test:session:*", key);
+    CHECK(get_and_forget(&secret) == OK);
+    int64_t left_ms = ask_integer("PTTL", key, NULL);
+    CHECK(left_ms > 0 && left_ms <= 3000);
+    /* As if the setting had been larger when the key got its expiry. */
+    ask_integer("EXPIRE", key, "1000");
+    settings.session_max_age_s = 0;
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    CHECK(count_keys("test:session:*") == 0);
+    session_clear(&session);
+}
+
+static void test_session_ends_at_its_max_age(void **state)
+{
+    (void)state;
+    run_body(body_max_age, NULL);
+}
+
+static void set_value(const char *key, const struct buf *value)
+{
+    const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_TEXT(key), REDIS_BUF(value)};
+    CHECK(redis_command(redis, args, 3, NULL) == OK);
+}
+
+static void name_key(const struct secret *secret, char out[static 128])
+{
+    char name[SECRET_NAME_LEN + 1];
+    session_name(secret, name);
+    snprintf(out, 128, "test:session:{%s}", name);
+}
+
+static void body_tampered(void *argument)
+{
+    (void)argument;
+    struct secret one, two;
+    struct session first = begin_session(&one);
+    struct session second = begin_session(&two);
+    char key_one[128], key_two[128];
+    name_key(&one, key_one);
+    name_key(&two, key_two);
+    struct redis_value value_one = ask("GET", key_one, NULL);
+    struct redis_value value_two = ask("GET", key_two, NULL);
+    set_value(key_one, &value_two.text);
+    set_value(key_two, &value_one.text);
+    CHECK(get_and_forget(&one) == ERR_ABSENT);
+    CHECK(get_and_forget(&two) == ERR_ABSENT);
+
+    static const size_t kept[] = {0, 1, 7, 8, 9, 20, 40};
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        const struct buf cut = {.data = value_one.text.data, .len = kept[i]};
+        set_value(key_one, &cut);
+        enum err err = get_and_forget(&one);
+        CHECK(err == ERR_ABSENT || err == ERR_STORE);
+    }
+    /* The generation is sealed in, too. */
+    for (size_t at = 0; at < value_one.text.len; at += at < 8 ? 7 : 40) {
+        value_one.text.data[at] ^= 1;
+        set_value(key_one, &value_one.text);
+        enum err err = get_and_forget(&one);
+        CHECK(err == ERR_ABSENT || (at >= 8 && at < 16 && err == ERR_STORE));
+        value_one.text.data[at] ^= 1;
+    }
+    set_value(key_one, &value_one.text);
+    CHECK(get_and_forget(&one) == OK);
+    redis_value_clear(&value_one);
+    redis_value_clear(&value_two);
+    session_clear(&first);
+    session_clear(&second);
+}
+
+static void test_tampered_and_exchanged_records_do_not_open(void **state)
+{
+    (void)state;
+    run_body(body_tampered, NULL);
+}
+
+static void body_unknown_key(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    struct session session = begin_session(&secret);
+    struct session found = {0};
+    struct lease lease;
+    strcpy(settings.keys.keys[0].kid, "k2");
+    CHECK(get_and_forget(&secret) == ERR_STORE);
+    CHECK(store_take_lease(store, &secret, 1, 5000, &lease, &found) == ERR_STORE);
+    strcpy(settings.keys.keys[0].kid, "k1");
+    CHECK(get_and_forget(&secret) == OK);
+    CHECK(store_take_lease(store, &secret, 1, 5000, &lease, &found) == OK);
+    session_clear(&found);
+    session_clear(&session);
+}
+
+static void test_record_under_an_unknown_key_is_not_absent(void **state)
+{
+    (void)state;
+    run_body(body_unknown_key, NULL);
+}
+
+static void body_replace(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    struct session session = begin_session(&secret);
+    struct session found = {0};
+    struct lease lease;
+    char name[SECRET_NAME_LEN + 1], key[128];
+    session_name(&secret, name);
+    CHECK(store_replace_session(store, "") == OK);
+    CHECK(get_and_forget(&secret) == OK);
+    CHECK(store_replace_session(store, name) == OK);
+    CHECK(get_and_forget(&secret) == ERR_REPLACED);
+    CHECK(store_take_lease(store, &secret, 1, 1000, &lease, &found) == ERR_REPLACED);
+    find_key("test:replaced:*", key);
+    int64_t ttl = ask_integer("TTL", key, NULL);
+    CHECK(ttl > 55 && ttl <= 60);
+    ask_integer("DEL", key, NULL);
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    session_clear(&session);
+}
+
+static void test_replaced_is_told_from_absent(void **state)
+{
+    (void)state;
+    run_body(body_replace, NULL);
+}
+
+static void body_end_user(void *argument)
+{
+    (void)argument;
+    struct secret secrets[100], other;
+    for (int i = 0; i < 100; i++) {
+        struct session session = begin_session(&secrets[i]);
+        session_clear(&session);
+    }
+    struct session foreign = new_session("somebody-else");
+    secret_new(&other);
+    CHECK(store_put_session(store, &other, &foreign) == OK);
+    struct session session = new_session(USER);
+    CHECK(store_end_user_sessions(store, &secrets[50], &session) == OK);
+    for (int i = 0; i < 100; i++) {
+        CHECK(get_and_forget(&secrets[i]) == ERR_ABSENT);
+    }
+    CHECK(get_and_forget(&other) == OK);
+    CHECK(count_keys("*") == 2);
+
+    /* Nobody knows whose it is: it alone ends. */
+    struct session anonymous = new_session(NULL);
+    CHECK(store_put_session(store, &secrets[0], &anonymous) == OK);
+    CHECK(count_keys("test:user:*") == 1);
+    CHECK(store_end_user_sessions(store, &secrets[0], &anonymous) == OK);
+    CHECK(get_and_forget(&secrets[0]) == ERR_ABSENT);
+    session_clear(&anonymous);
+    session_clear(&foreign);
+    session_clear(&session);
+}
+
+static void test_all_sessions_of_a_user_end(void **state)
+{
+    (void)state;
+    run_body(body_end_user, NULL);
+}
+
+static enum err take_lease(const struct secret *secret, uint64_t seen, int64_t lease_ms,
+                           struct lease *lease)
+{
+    struct session found = {0};
+    enum err err = store_take_lease(store, secret, seen, lease_ms, lease, &found);
+    CHECK((err == OK || err == ERR_STALE) == (found.access_token != NULL));
+    session_clear(&found);
+    return err;
+}
+
+static void renew(struct session *session, const char *token)
+{
+    session->generation++;
+    xfree_secret(session->access_token);
+    session->access_token = xstrdup(token);
+}
+
+static void body_lease(void *argument)
+{
+    (void)argument;
+    struct secret secret, nobody;
+    struct session session = begin_session(&secret);
+    struct session found = {0};
+    struct lease lease, other;
+    secret_new(&nobody);
+    CHECK(take_lease(&nobody, 1, 1000, &lease) == ERR_ABSENT);
+    CHECK(take_lease(&secret, 1, 5000, &lease) == OK);
+    CHECK(strlen(lease.owner) == LEASE_OWNER_LEN);
+    CHECK(take_lease(&secret, 1, 5000, &other) == ERR_HELD);
+    CHECK(store_release_lease(store, &secret, &other, true) == OK);
+    CHECK(take_lease(&secret, 1, 5000, &other) == ERR_HELD);
+
+    renew(&session, "second");
+    CHECK(store_commit_session(store, &secret, &other, 1, &session) == ERR_STALE);
+    CHECK(store_commit_session(store, &secret, &lease, 1, &session) == OK);
+    /* Its own write again is no failure; another's is. */
+    CHECK(store_commit_session(store, &secret, &lease, 1, &session) == OK);
+    xfree_secret(session.access_token);
+    session.access_token = xstrdup("late");
+    CHECK(store_commit_session(store, &secret, &lease, 1, &session) == ERR_STALE);
+
+    CHECK(store_get_session(store, &secret, &found) == OK);
+    CHECK(found.generation == 2 && strcmp(found.access_token, "second") == 0);
+    session_clear(&found);
+    CHECK(count_keys("test:lease:*") == 0);
+    CHECK(take_lease(&secret, 1, 5000, &lease) == ERR_STALE);
+    CHECK(take_lease(&secret, 2, 5000, &lease) == OK);
+    CHECK(store_release_lease(store, &secret, &lease, false) == OK);
+    CHECK(take_lease(&secret, 2, 5000, &lease) == OK);
+    CHECK(store_release_lease(store, &secret, &lease, true) == OK);
+    CHECK(take_lease(&secret, 2, 5000, &lease) == ERR_UPSTREAM);
+    fiber_sleep(1100);
+    CHECK(take_lease(&secret, 2, 5000, &lease) == OK);
+    session_clear(&session);
+}
+
+static void test_lease_fences_late_writers(void **state)
+{
+    (void)state;
+    run_body(body_lease, NULL);
+}
+
+static void body_lease_lost(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    struct session session = begin_session(&secret);
+    struct lease slow, quick;
+    /* The lease ran out and nobody took it: what Spotify answered is kept. */
+    CHECK(take_lease(&secret, 1, 50, &slow) == OK);
+    fiber_sleep(80);
+    renew(&session, "second");
+    CHECK(store_commit_session(store, &secret, &slow, 1, &session) == OK);
+    /* The next holder failed: the same. */
+    CHECK(take_lease(&secret, 2, 50, &slow) == OK);
+    fiber_sleep(80);
+    CHECK(take_lease(&secret, 2, 5000, &quick) == OK);
+    CHECK(store_release_lease(store, &secret, &quick, true) == OK);
+    renew(&session, "third");
+    CHECK(store_commit_session(store, &secret, &slow, 2, &session) == OK);
+    /* The next holder is at work: it is the one to write. */
+    CHECK(take_lease(&secret, 3, 50, &slow) == OK);
+    fiber_sleep(80);
+    CHECK(take_lease(&secret, 3, 5000, &quick) == OK);
+    renew(&session, "fourth");
+    CHECK(store_commit_session(store, &secret, &slow, 3, &session) == ERR_STALE);
+    CHECK(store_end_refused_session(store, &secret, &slow, &session) == ERR_STALE);
+    CHECK(store_commit_session(store, &secret, &quick, 3, &session) == OK);
+    /* A session that was ended is not brought back. */
+    CHECK(take_lease(&secret, 4, 5000, &quick) == OK);
+    CHECK(store_end_session(store, &secret, &session) == OK);
+    renew(&session, "fifth");
+    CHECK(store_commit_session(store, &secret, &quick, 4, &session) == ERR_ABSENT);
+    CHECK(count_keys("test:session:*") == 0);
+    session_clear(&session);
+}
+
+static void test_lease_that_ran_out(void **state)
+{
+    (void)state;
+    run_body(body_lease_lost, NULL);
+}
+
+static void body_end_refused(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    struct session session = begin_session(&secret);
+    struct lease lease, other = {.owner = "somebody"};
+    CHECK(take_lease(&secret, 1, 5000, &lease) == OK);
+    CHECK(store_end_refused_session(store, &secret, &other, &session) == ERR_STALE);
+    session.generation = 0;
+    CHECK(store_end_refused_session(store, &secret, &lease, &session) == ERR_STALE);
+    CHECK(get_and_forget(&secret) == OK);
+    session.generation = 1;
+    CHECK(store_end_refused_session(store, &secret, &lease, &session) == OK);
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    CHECK(count_keys("*") == 0);
+    session_clear(&session);
+}
+
+static void test_refused_session_ends_if_unchanged(void **state)
+{
+    (void)state;
+    run_body(body_end_refused, NULL);
+}
+
+static void body_backoff(void *argument)
+{
+    (void)argument;
+    int64_t until_ms = -1;
+    CHECK(store_ping(store) == OK);
+    CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == 0);
+    int64_t wanted_ms = clock_unix_ms() + 5000;
+    CHECK(store_put_backoff(store, wanted_ms) == OK);
+    CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == wanted_ms);
+    int64_t left_ms = ask_integer("PTTL", "test:backoff", NULL);
+    CHECK(left_ms > 4500 && left_ms <= 5000);
+    CHECK(store_put_backoff(store, 1000) == OK);
+    CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == wanted_ms);
+}
+
+static void test_backoff_is_kept_until_its_time(void **state)
+{
+    (void)state;
+    run_body(body_backoff, NULL);
+}
+
+static void body_away(void *argument)
+{
+    (void)argument;
+    struct secret secret, state, binding;
+    struct session session = begin_session(&secret);
+    struct lease lease = {0};
+    int64_t until_ms;
+    begin_login(&state, &binding);
+    kill(server_pid, SIGSTOP);
+    settings.store_timeout_ms = 50;
+    CHECK(store_ping(store) == ERR_STORE);
+    CHECK(get_and_forget(&secret) == ERR_STORE);
+    CHECK(take_and_forget(&state, &binding) == ERR_STORE);
+    CHECK(take_lease(&secret, 1, 1000, &lease) == ERR_STORE);
+    CHECK(store_commit_session(store, &secret, &lease, 1, &session) == ERR_STORE);
+    CHECK(store_end_session(store, &secret, &session) == ERR_STORE);
+    CHECK(store_replace_session(store, "name") == ERR_STORE);
+    CHECK(store_end_user_sessions(store, &secret, &session) == ERR_STORE);
+    CHECK(store_get_backoff(store, &until_ms) == ERR_STORE);
+    settings.store_timeout_ms = 500;
+    kill(server_pid, SIGCONT);
+    fiber_sleep(100);
+    CHECK(store_ping(store) == OK);
+    session_clear(&session);
+}
+
+static void test_redis_away_says_nothing_of_a_session(void **state)
+{
+    (void)state;
+    run_body(body_away, NULL);
+}
+
+static bool contains(const struct buf *where, const char *what)
+{
+    return memmem(buf_str(where), where->len, what, strlen(what)) != NULL;
+}
+
+static void check_nothing_of(const struct buf *where, const struct secret *secrets, size_t count)
+{
+    static const char *const words[] = {TOKEN, REFRESH, VERIFIER, RETURN_TO, USER};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        CHECK(!contains(where, words[i]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        char text[SECRET_TEXT_LEN + 1];
+        secret_format(&secrets[i], text);
+        CHECK(!contains(where, text));
+        CHECK(!memmem(buf_str(where), where->len, secrets[i].bytes, SECRET_LEN));
+    }
+}
+
+static void body_dump(void *argument)
+{
+    (void)argument;
+    static const char dump[] = "local out = {} "
+                               "for _, key in ipairs(redis.call('KEYS', '*')) do "
+                               "  out[#out + 1] = key "
+                               "  local kind = redis.call('TYPE', key).ok "
+                               "  local parts = kind == 'string' and {redis.call('GET', key)} "
+                               "    or kind == 'hash' and redis.call('HGETALL', key) "
+                               "    or redis.call('ZRANGE', key, 0, -1) "
+                               "  for _, part in ipairs(parts) do out[#out + 1] = part end "
+                               "end "
+                               "return out";
+    /* Of a session, a login with its binding, and one that has ended in a session. */
+    struct secret secrets[6];
+    struct session session = begin_session(&secrets[0]);
+    struct lease lease;
+    begin_login(&secrets[1], &secrets[2]);
+    begin_login(&secrets[3], &secrets[4]);
+    CHECK(take_and_forget(&secrets[3], &secrets[4]) == OK);
+    struct login_outcome ended = {
+        .location = xstrdup(RETURN_TO), .has_session = true, .ended_at = clock_unix_s()};
+    secret_new(&ended.session);
+    secrets[5] = ended.session;
+    CHECK(store_put_login_outcome(store, &secrets[3], &secrets[4], &ended) == OK);
+    CHECK(take_lease(&secrets[0], 1, 5000, &lease) == OK);
+
+    struct redis_value found = ask("EVAL", dump, "0");
+    CHECK(found.item_count > 12);
+    for (size_t i = 0; i < found.item_count; i++) {
+        check_nothing_of(&found.items[i].text, secrets, 6);
+    }
+    redis_value_clear(&found);
+    login_outcome_clear(&ended);
+    session_clear(&session);
+}
+
+static void test_dump_shows_no_secret(void **state)
+{
+    (void)state;
+    run_body(body_dump, NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_login_is_taken_once_by_its_browser),
+        TEST(test_of_many_takes_one_wins),
+        TEST(test_login_parts_are_not_exchanged),
+        TEST(test_session_is_put_found_and_ended),
+        TEST(test_idle_time_begins_anew_at_each_use),
+        TEST(test_session_ends_at_its_max_age),
+        TEST(test_tampered_and_exchanged_records_do_not_open),
+        TEST(test_record_under_an_unknown_key_is_not_absent),
+        TEST(test_replaced_is_told_from_absent),
+        TEST(test_all_sessions_of_a_user_end),
+        TEST(test_lease_fences_late_writers),
+        TEST(test_lease_that_ran_out),
+        TEST(test_refused_session_ends_if_unchanged),
+        TEST(test_backoff_is_kept_until_its_time),
+        TEST(test_redis_away_says_nothing_of_a_session),
+        TEST(test_dump_shows_no_secret),
+    };
+    seal_init();
+    fiber_init(uv_default_loop());
+    server_make_dir();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    server_remove_dir();
+    return failed;
+}

@@ -18,13 +18,14 @@ enum err backoff_check(struct service *service, int64_t *retry_after_s)
     return ERR_UPSTREAM;
 }
 
-void backoff_note(struct service *service, int64_t retry_after_s)
+int64_t backoff_note(struct service *service, int64_t retry_after_s)
 {
     if (retry_after_s <= 0) {
-        return;
+        return 0;
     }
     int64_t kept_s = retry_after_s < BACKOFF_MAX_S ? retry_after_s : BACKOFF_MAX_S;
     log_warn("spotify asks to wait", LOG_NUMBER("retry_after_s", retry_after_s),
              LOG_NUMBER("kept_s", kept_s));
     (void)store_put_backoff(service->store, clock_unix_ms() + kept_s * 1000);
+    return kept_s;
 }

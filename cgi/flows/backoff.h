@@ -11,7 +11,8 @@
  * Spotify itself will say it again. */
 enum err backoff_check(struct service *service, int64_t *retry_after_s);
 
-/* Take note of a Retry-After in seconds; -1, none, does nothing. */
-void backoff_note(struct service *service, int64_t retry_after_s);
+/* Take note of a Retry-After in seconds; -1, none, does nothing. The seconds that it is kept: what
+ * callers may be told. */
+int64_t backoff_note(struct service *service, int64_t retry_after_s);
 
 #endif

@@ -87,7 +87,7 @@ static enum err redeem(struct service *service, const char *code, const struct l
     }
     err = accounts_redeem_code(&service->accounts, code, service->settings->redirect_uri,
                                login->verifier, tokens, &retry_after_s);
-    backoff_note(service, err == OK ? -1 : retry_after_s);
+    (void)backoff_note(service, err == OK ? -1 : retry_after_s);
     if (err == OK && !tokens->refresh_token) {
         log_error("login failed: spotify gave no refresh token");
         tokens_clear(tokens);

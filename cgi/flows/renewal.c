@@ -243,8 +243,7 @@ static enum err call_spotify(struct renewal *renewal)
     if (err == ERR_REFUSED) {
         return judge_refusal(renewal);
     }
-    renewal->retry_after_s = retry_after_s > 0 ? retry_after_s : 0;
-    backoff_note(service, retry_after_s);
+    renewal->retry_after_s = backoff_note(service, retry_after_s);
     release(renewal, true);
     return err;
 }
@@ -254,6 +253,9 @@ static enum err lead(struct renewal *renewal, uint64_t seen_generation)
     enum err err = take_lease(renewal, seen_generation);
     if (err == ERR_STALE) {
         return OK;
+    }
+    if (err == ERR_UPSTREAM) { /* it failed just now, perhaps because Spotify asked to wait */
+        (void)backoff_check(renewal->service, &renewal->retry_after_s);
     }
     if (err != OK) {
         return err;

@@ -194,6 +194,18 @@ static void conn_look(struct conn *conn)
     }
 }
 
+/* Close it, unless a request has come since the last look: the web server would not repeat a POST.
+ */
+static void conn_close_idle(struct conn *conn)
+{
+    bool gone;
+    if (conn_receive(conn, MSG_PEEK, &gone) > 0) {
+        conn_look(conn);
+    } else {
+        conn_free(conn, "draining");
+    }
+}
+
 /* The fiber of one request. */
 static void conn_serve(void *argument)
 {
@@ -211,13 +223,17 @@ static void conn_serve(void *argument)
         return;
     }
     front->in_hand--;
-    if (!open || front->stopped) {
-        /* A draining worker hands its connections back one by one, each after its answer: the best
-         * time for the web server to notice. */
-        conn_free(conn, "draining");
+    conn_move(conn, CONN_IDLE);
+    if (!open) {
+        conn_free(conn, "closed by the exchange");
         return;
     }
-    conn_move(conn, CONN_IDLE);
+    if (front->stopped) {
+        /* A draining worker hands its connections back one by one, each after its answer: the best
+         * time for the web server to notice. */
+        conn_close_idle(conn);
+        return;
+    }
     if (conn->missed || conn->ended) {
         conn_look(conn);
     }
@@ -366,13 +382,7 @@ void front_close_idle(struct front *front)
     struct conn *conn = TAILQ_FIRST(&front->conns[CONN_IDLE]);
     while (conn != NULL) {
         struct conn *next = TAILQ_NEXT(conn, link);
-        bool gone;
-        /* A request may have come since the last look; the web server would not repeat a POST. */
-        if (conn_receive(conn, MSG_PEEK, &gone) > 0) {
-            conn_look(conn);
-        } else {
-            conn_free(conn, "draining");
-        }
+        conn_close_idle(conn);
         conn = next;
     }
 }

@@ -17,8 +17,8 @@
 #include "base/fiber.h"
 #include "base/log.h"
 
-#define CONNECTIONS_KEPT_MAX 256L
-#define HANDLES_KEPT_MAX 64
+#define CONNECTIONS_KEPT_MAX 1024L
+#define HANDLES_KEPT_MAX 512
 #define HEADER_BYTES_MAX 65536
 
 /* Thousands of calls may be parked, each with a buffer; a header line may be longer than this. */

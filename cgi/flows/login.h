@@ -1,9 +1,17 @@
 /* The login, between the two requests that a browser makes for it. The steps, cited in the code:
- *   L1 check return_to, scope, fetch metadata (route table and handler) · L2 browser binding: keep
- * the cookie's or make one (handler) · L3 state and verifier from the CSPRNG · L4 store the sealed
- * login under the hash of state · L5 the URL C1 parameters (route table and handler) · C2 take the
- * login · C3 redeem the code · C4 profile · C5 new session, stored before its cookie is sent · C6
- * end the session that was there · C7 redirect (handler) */
+ *   L1  return_to, scope, fetch metadata (the route table)
+ *   L2  browser binding: keep the cookie's or make one (the handler)
+ *   L3  state and verifier from the CSPRNG
+ *   L4  store the sealed login under the hash of state
+ *   L5  the URL of Spotify's page
+ * and, when the browser comes back:
+ *   C1  parameters (the route table and the handler)
+ *   C2  take the login
+ *   C3  redeem the code
+ *   C4  profile
+ *   C5  new session, stored before its cookie is sent
+ *   C6  end the session that was there
+ *   C7  redirect (the handler) */
 #ifndef FLOWS_LOGIN_H
 #define FLOWS_LOGIN_H
 

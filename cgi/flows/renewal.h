@@ -1,10 +1,13 @@
 /* Renewal of a session's access token: however many requests, workers and machines find it expired,
- * one of them calls Spotify and all get its result. The steps, cited in the code: R1 load; fresh
- * enough: done (the caller) R2 join the renewal under way in this worker, or take the lease: SET NX
- * PX, an owner, longer than the call's deadline R3 with the lease, the record as it stands now R4
- * call Spotify R5 one script: only if the generation is unchanged and nobody else holds the lease,
- * write and release R6 everybody who waits, in every worker, gets the result; a waiter whose lease
- * holder died takes over */
+ * one of them calls Spotify and all get its result. The steps, cited in the code:
+ *   R1  load; fresh enough: done (the caller)
+ *   R2  join the renewal under way in this worker, or take the lease: SET NX PX with an owner, for
+ *       longer than the call may take
+ *   R3  with the lease, the record as it stands now
+ *   R4  call Spotify
+ *   R5  one script: write and release, if the generation is unchanged and nobody else has the lease
+ *   R6  everybody who waits, in every worker, gets the result; who waits for a holder that died
+ *       takes over */
 #ifndef FLOWS_RENEWAL_H
 #define FLOWS_RENEWAL_H
 

@@ -5,7 +5,7 @@
  *                 outcome
  *   session:{h}   string: generation (8 bytes, big endian), then the sealed record
  *   replaced:{h}  "1" for a minute after a newer login of the same browser ended session {h}
- *   lease:{h}     string: owner of the renewal under way, or "!failed" when one just failed
+ *   lease:{h}     string: owner of the renewal under way, or "!" and the owner of one that failed
  *   user:{h}      sorted set: names of a user's sessions, scored by when they end at the latest
  *   backoff       string: unix ms until which Spotify asked not to be called
  * All functions wait, so they run in a fiber only; all give ERR_STORE when Redis was not reached in
@@ -66,16 +66,17 @@ enum err store_replace_session(struct store *store, const char *name);
 enum err store_end_user_sessions(struct store *store, const struct secret *secret,
                                  const struct session *session);
 
-/* A renewal's lease: who may call Spotify for this session. */
+/* A renewal's lease: who may call Spotify for this session. All zero before the first take. */
 #define LEASE_OWNER_LEN 22
 struct lease {
-    char owner[LEASE_OWNER_LEN + 1]; /* random, set by store_take_lease */
+    char owner[LEASE_OWNER_LEN + 1];      /* random, set by store_take_lease */
+    char waited_for[LEASE_OWNER_LEN + 1]; /* who had it at the last ERR_HELD */
 };
 
 /* R2 and R3 in one script. OK: the lease is ours for lease_ms and *out is the record as it stands.
  * ERR_STALE: no lease, the generation is no longer seen_generation, *out is the newer record.
- * ERR_HELD: another has it. ERR_UPSTREAM: a renewal of this session failed within the last second.
- * ERR_ABSENT, ERR_REPLACED. */
+ * ERR_HELD: another has it; call again with the same *lease. ERR_UPSTREAM: that one has failed, and
+ * its failure is the result of all who waited for it. ERR_ABSENT, ERR_REPLACED. */
 enum err store_take_lease(struct store *store, const struct secret *secret,
                           uint64_t seen_generation, int64_t lease_ms, struct lease *lease,
                           struct session *out);

@@ -7,11 +7,12 @@
 #include "base/clock.h"
 #include "store/store_impl.h"
 
-/* How long others see that a renewal failed. */
+/* How long those who waited for a renewal can see that it failed; who comes anew tries again. */
 #define FAILED_MS "1000"
 #define OWNER_BYTES 16
 
-/* R2, R3. KEYS: session, lease, replaced. ARGV: generation seen, owner, TTL in ms. */
+/* R2, R3. KEYS: session, lease, replaced. ARGV: generation seen, owner, TTL in ms, the owner that
+ * was waited for ("" at first). */
 static struct redis_script take_script = {
     .source = "local record = redis.call('GET', KEYS[1]) "
               "if not record then "
@@ -19,9 +20,8 @@ static struct redis_script take_script = {
               "end "
               "if string.sub(record, 1, 8) ~= ARGV[1] then return {'newer', record} end "
               "local holder = redis.call('GET', KEYS[2]) "
-              "if holder then "
-              "  return {string.sub(holder, 1, 1) == '!' and 'failed' or 'held'} "
-              "end "
+              "if holder and string.sub(holder, 1, 1) ~= '!' then return {'held', holder} end "
+              "if holder == '!' .. ARGV[4] then return {'failed'} end "
               "redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) "
               "return {'taken', record}",
 };
@@ -41,10 +41,11 @@ static struct redis_script commit_script = {
 
 /* KEYS: lease. ARGV: owner, "1" when the renewal failed. */
 static struct redis_script release_script = {
-    .source = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
-              "if ARGV[2] == '1' then redis.call('SET', KEYS[1], '!failed', 'PX', " FAILED_MS ") "
-              "else redis.call('DEL', KEYS[1]) end "
-              "return 1",
+    .source =
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+        "if ARGV[2] == '1' then redis.call('SET', KEYS[1], '!' .. ARGV[1], 'PX', " FAILED_MS ") "
+        "else redis.call('DEL', KEYS[1]) end "
+        "return 1",
 };
 
 /* KEYS: session, lease. ARGV: owner, generation refused. */
@@ -104,9 +105,11 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
     new_owner(lease);
     const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease),
                                       REDIS_BUF(&keys.replaced)};
-    const struct redis_arg args[] = {
-        {seen.bytes, GENERATION_LEN}, REDIS_TEXT(lease->owner), REDIS_TEXT(life.text)};
-    enum err err = redis_eval(store->redis, &take_script, names, 3, args, 3, &value);
+    const struct redis_arg args[] = {{seen.bytes, GENERATION_LEN},
+                                     REDIS_TEXT(lease->owner),
+                                     REDIS_TEXT(life.text),
+                                     REDIS_TEXT(lease->waited_for)};
+    enum err err = redis_eval(store->redis, &take_script, names, 3, args, 4, &value);
     if (err) {
         goto out;
     }
@@ -121,7 +124,8 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
         err = err ? err : ERR_STALE;
     } else if (store_is_reply(&value, "failed", 1)) {
         err = ERR_UPSTREAM;
-    } else if (store_is_reply(&value, "held", 1)) {
+    } else if (store_is_reply(&value, "held", 2)) {
+        snprintf(lease->waited_for, sizeof(lease->waited_for), "%s", buf_str(&value.items[1].text));
         err = ERR_HELD;
     } else {
         err = store_is_reply(&value, "replaced", 1) ? ERR_REPLACED : ERR_ABSENT;

@@ -165,7 +165,8 @@ static void release(struct renewal *renewal, bool failed)
 static enum err reload(struct renewal *renewal, bool *is_newer)
 {
     struct session current = {0};
-    enum err err = store_get_session(renewal->service->store, &renewal->secret, &current);
+    enum err err =
+        store_get_session(renewal->service->store, &renewal->secret, STORE_USE, &current);
     if (err != OK) {
         return err;
     }

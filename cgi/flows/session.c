@@ -19,7 +19,8 @@ enum err session_load(struct service *service, const struct request *request, st
     case COOKIE_IS_GOOD:
         break;
     }
-    return store_get_session(service->store, secret, out);
+    return store_get_session(service->store, secret,
+                             request->method == METHOD_HEAD ? STORE_LOOK : STORE_USE, out);
 }
 
 static int64_t min(int64_t a, int64_t b)

@@ -100,7 +100,8 @@ static void put(FCGX_Stream *out, const char *bytes, size_t len)
 static bool write_reply(FCGX_Request *fcgi, const struct reply *reply)
 {
     char status[GATEWAY_STATUS_MAX];
-    put(fcgi->out, status, gateway_format_status(reply->status, status));
+    size_t len = gateway_format_status(reply->status, status);
+    put(fcgi->out, status, len);
     put(fcgi->out, reply->headers.data, reply->headers.len);
     put(fcgi->out, "\r\n", 2);
     put(fcgi->out, reply->body.data, reply->body.len);

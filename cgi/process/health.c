@@ -132,7 +132,7 @@ static bool send_all(int fd, const struct buf *bytes, uint64_t deadline_ms)
 
         if (count > 0) {
             sent += (size_t)count;
-        } else if (errno != EAGAIN || !wait_for(fd, POLLOUT, deadline_ms)) {
+        } else if (count == 0 || errno != EAGAIN || !wait_for(fd, POLLOUT, deadline_ms)) {
             return false;
         }
     }

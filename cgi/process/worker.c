@@ -105,6 +105,11 @@ static void begin_drain(uv_signal_t *handle, int number)
 int worker_run(const struct settings *settings, int listen_fd)
 {
     struct worker worker = {0};
+    sigset_t terminate;
+    /* Until the loop takes it: libfcgi installs a handler of its own, which would swallow it. */
+    sigemptyset(&terminate);
+    sigaddset(&terminate, SIGTERM);
+    sigprocmask(SIG_BLOCK, &terminate, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the supervisor says when to end */
     signal(SIGHUP, SIG_IGN);
@@ -117,6 +122,7 @@ int worker_run(const struct settings *settings, int listen_fd)
     worker.drain.data = &worker;
     worker.listen_fd = listen_fd;
     worker.front = front_new(&worker.loop, listen_fd, &worker.service);
+    sigprocmask(SIG_UNBLOCK, &terminate, NULL);
     uv_run(&worker.loop, UV_RUN_DEFAULT);
     clear_worker(&worker);
     return 0;

@@ -85,6 +85,7 @@ static void format_field(const struct field *field, const void *record, struct b
 {
     const char *place = (const char *)record + field->offset;
     uint8_t time[TIME_LEN];
+    int64_t seconds;
     const char *text;
     switch (field->kind) {
     case TEXT:
@@ -94,7 +95,8 @@ static void format_field(const struct field *field, const void *record, struct b
         }
         break;
     case TIME:
-        put_number((uint64_t) * (const int64_t *)(const void *)place, TIME_LEN, time);
+        memcpy(&seconds, place, sizeof(seconds));
+        put_number((uint64_t)seconds, TIME_LEN, time);
         add_field(out, field->tag, time, TIME_LEN);
         break;
     case NAME:

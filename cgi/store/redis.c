@@ -216,7 +216,8 @@ static bool queue_command(struct redis *redis, const struct redis_arg *args, siz
     *command = *like;
     command->redis = redis;
     command->deadline_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
-    memcpy(command->name, texts[0], lens[0] < COMMAND_NAME_MAX ? lens[0] : COMMAND_NAME_MAX - 1);
+    memcpy(command->name, args[0].bytes,
+           args[0].len < COMMAND_NAME_MAX ? args[0].len : COMMAND_NAME_MAX - 1);
     if (redisAsyncCommandArgv(redis->context, on_reply, command, (int)count, texts, lens) !=
         REDIS_OK) {
         free(command);

@@ -89,6 +89,15 @@ enum err store_get_backoff(struct store *store, int64_t *until_unix_ms)
     return err;
 }
 
+/* Of two answers on their way at once, the one that asks for less must not shorten the other's.
+ * KEYS: backoff. ARGV: until, in unix ms, TTL in ms. */
+static struct redis_script backoff_script = {
+    .source = "local kept = tonumber(redis.call('GET', KEYS[1]) or '0') "
+              "if kept and kept >= tonumber(ARGV[1]) then return 0 end "
+              "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) "
+              "return 1",
+};
+
 enum err store_put_backoff(struct store *store, int64_t until_unix_ms)
 {
     int64_t left_ms = until_unix_ms - clock_unix_ms();
@@ -99,9 +108,11 @@ enum err store_put_backoff(struct store *store, int64_t until_unix_ms)
     struct store_number until = store_number(until_unix_ms);
     struct store_number left = store_number(left_ms);
     backoff_key(store, &key);
-    const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_BUF(&key), REDIS_TEXT(until.text),
-                                     REDIS_TEXT("PX"), REDIS_TEXT(left.text)};
-    enum err err = redis_command(store->redis, args, 5, NULL);
+    const struct redis_arg keys[] = {REDIS_BUF(&key)};
+    const struct redis_arg args[] = {REDIS_TEXT(until.text), REDIS_TEXT(left.text)};
+    struct redis_value value = {0};
+    enum err err = redis_eval(store->redis, &backoff_script, keys, 1, args, 2, &value);
+    redis_value_clear(&value);
     buf_clear(&key);
     return err;
 }

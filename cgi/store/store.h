@@ -51,9 +51,12 @@ void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN +
 enum err store_put_session(struct store *store, const struct secret *secret,
                            const struct session *session);
 
-/* Look a session up, and let its idle time begin anew. ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also
- * for a record sealed under a key this process does not have). */
-enum err store_get_session(struct store *store, const struct secret *secret, struct session *out);
+/* Look a session up: ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also for a record that is sealed under
+ * a key this process does not have). STORE_USE lets its idle time begin anew, STORE_LOOK has no
+ * effect. */
+enum store_use { STORE_USE, STORE_LOOK };
+enum err store_get_session(struct store *store, const struct secret *secret, enum store_use use,
+                           struct session *out);
 
 /* End one session. OK also when there is none. session says whose it is; NULL when unknown. */
 enum err store_end_session(struct store *store, const struct secret *secret,

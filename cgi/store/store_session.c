@@ -158,7 +158,8 @@ static enum err find_absence(struct store *store, const char *name)
     return err;
 }
 
-enum err store_get_session(struct store *store, const struct secret *secret, struct session *out)
+enum err store_get_session(struct store *store, const struct secret *secret, enum store_use use,
+                           struct session *out)
 {
     char name[SECRET_NAME_LEN + 1];
     struct buf key = {0};
@@ -173,7 +174,7 @@ enum err store_get_session(struct store *store, const struct secret *secret, str
     } else if (!err) {
         err = store_open_session(store, secret, &key, &value.text, out);
     }
-    if (!err) {
+    if (!err && use == STORE_USE) {
         slide(store, secret, &key, out);
     }
     redis_value_clear(&value);

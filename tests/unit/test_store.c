@@ -116,7 +116,7 @@ static struct session begin_session(struct secret *secret)
 static enum err get_and_forget(const struct secret *secret)
 {
     struct session found = {0};
-    enum err err = store_get_session(store, secret, &found);
+    enum err err = store_get_session(store, secret, STORE_USE, &found);
     session_clear(&found);
     if (err != ERR_STORE) {
         CHECK(store_ping(store) == OK);
@@ -252,7 +252,7 @@ static void body_session(void *argument)
     struct session session = begin_session(&secret);
     struct session found = {0};
     char key[128], user[128];
-    CHECK(store_get_session(store, &secret, &found) == OK);
+    CHECK(store_get_session(store, &secret, STORE_USE, &found) == OK);
     CHECK(found.generation == 1 && strcmp(found.access_token, TOKEN) == 0);
     CHECK(strcmp(found.refresh_token, REFRESH) == 0 && strcmp(found.profile.id, USER) == 0);
     CHECK(found.authorized_at == session.authorized_at);
@@ -514,7 +514,7 @@ static void body_lease(void *argument)
     session.access_token = xstrdup("late");
     CHECK(store_commit_session(store, &secret, &lease, 1, &session) == ERR_STALE);
 
-    CHECK(store_get_session(store, &secret, &found) == OK);
+    CHECK(store_get_session(store, &secret, STORE_USE, &found) == OK);
     CHECK(found.generation == 2 && strcmp(found.access_token, "second") == 0);
     session_clear(&found);
     CHECK(count_keys("test:lease:*") == 0);

@@ -24,11 +24,11 @@ FUZZ_PROGRAMS := $(FUZZERS:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
 PACKAGES_BUILD := gcc libc6-dev libfcgi-dev libcurl4-openssl-dev libjansson-dev libhiredis-dev libuv1-dev libsodium-dev
 PACKAGES_RUN := redis-server nginx python3 python3-aiohttp python3-requests python3-redis ca-certificates
-PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest spawn-fcgi \
+PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest faketime spawn-fcgi \
 	openssl chromium chromium-driver
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 
-.PHONY: all help run test bench unit fuzz lint format clean deps deps-test deps-bench programs fuzz-programs readme
+.PHONY: all help run test bench unit fuzz lint format clean deps deps-run deps-test deps-bench programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -65,12 +65,14 @@ clean:
 define install
 	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
 	[ -z "$$missing" ] || { \
-		command -v apt-get >/dev/null || { echo "missing: $$missing; install them by hand, this is no Debian" >&2; exit 1; }; \
-		echo "installing:" $$missing; \
+		command -v apt-get >/dev/null || { echo "missing:" $$missing "(install them by hand, this is no Debian)" >&2; exit 1; }; \
 		as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-		$$as_root apt-get update -qq && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || \
-		{ echo "could not install:" $$missing >&2; exit 1; }; }
+		[ -z "$$as_root" ] || command -v sudo >/dev/null || \
+			{ echo "missing, and there is no sudo: as root, apt-get install --no-install-recommends" $$missing >&2; exit 1; }; \
+		echo "installing:" $$missing; \
+		said=$$($$as_root apt-get update -qq 2>&1 && $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			-o DPkg::Lock::Timeout=120 --no-install-recommends $$missing 2>&1) || \
+		{ echo "$$said"; echo "could not install:" $$missing; exit 1; } >&2; }
 endef
 
 deps:

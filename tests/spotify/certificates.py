@@ -23,7 +23,7 @@ def make(folder, names="IP:127.0.0.1,IP:::1,DNS:localhost"):
     for name, issuer, host, days in (
         ("good", "ca", names, 2),
         ("wrong_name", "ca", "DNS:elsewhere.example", 2),
-        ("expired", "ca", names, -1),
+        ("expired", "ca", names, 0),
         ("unknown_ca", "other_ca", names, 2),
     ):
         result[name] = certificate(folder, name, issuer, host, days)

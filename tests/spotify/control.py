@@ -158,6 +158,9 @@ class Spotify:
         found = self._get("secrets")
         return [value for kind in kinds or found for value in found.get(kind, ())]
 
+    def secrets_by_kind(self):
+        return self._get("secrets")
+
     def _post(self, name, /, **fields):
         return self._result(self.session.post(
             f"{self.url}/_control/{name}", json=fields, timeout=CALL_S, verify=self.verify

@@ -1,0 +1,82 @@
+"""Fixtures of the flow tests: real nginx, Redis and workers, and the simulated Spotify.
+
+stack       one for the whole run: two service processes of two workers each on one Redis; the simulator is as new in
+            every test
+make_stack  a stack of the test's own: make_stack(services=1, settings={"LOGIN_TTL": 1})
+browser     a new scripted browser on `stack`"""
+
+import contextlib
+import pathlib
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from browser import Browser  # noqa: E402
+from evidence import Evidence  # noqa: E402
+from stack import Stack  # noqa: E402
+
+LISTED_ORIGIN = "https://app.example.test"
+EVIDENCE = Evidence()
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "late: runs after the tests of all files, because it waits for time to pass")
+
+
+def pytest_collection_modifyitems(items):
+    """The search for secrets comes last, when everything there is has been written."""
+    items.sort(key=lambda item: (item.path.name == "test_secrets.py", item.get_closest_marker("late") is not None))
+
+
+@contextlib.contextmanager
+def running(**options):
+    stack = Stack(**options).start()
+    try:
+        stack.spotify.limits(secrets=1_000_000)
+        yield stack
+    finally:
+        with contextlib.suppress(Exception):  # a test may have ended one of the processes itself
+            EVIDENCE.add_stack(stack)
+        try:
+            stack.stop()
+        finally:
+            for name, text in stack.logs().items():
+                EVIDENCE.texts.append((f"log {name}", text))
+            stack.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_stack():
+    settings = {"ALLOWED_ORIGINS": LISTED_ORIGIN, "LOG_LEVEL": "debug",
+                "SPOTIFY_SCOPE_ALLOWED": "user-read-private user-read-email streaming playlist-read-private"}
+    with running(services=2, workers=2, settings=settings) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(shared_stack):
+    shared_stack.spotify.reset("behaviour", "hanging", "clock", "counters", "log")
+    yield shared_stack
+    shared_stack.spotify.reset("behaviour", "hanging", "clock")
+    for service in shared_stack.services:
+        assert service.alive
+        service.check_sanitizers()
+
+
+@pytest.fixture
+def make_stack():
+    with contextlib.ExitStack() as stacks:
+        yield lambda **options: stacks.enter_context(running(**options))
+
+
+@pytest.fixture
+def browser(stack):
+    return Browser(stack)
+
+
+@pytest.fixture(scope="session")
+def evidence():
+    return EVIDENCE

@@ -1,0 +1,156 @@
+"""What the tests of sessions, tokens and renewals share: sessions made to measure, their records in Redis, requests
+straight to one service process, and a clock that a test moves on."""
+
+import concurrent.futures
+import contextlib
+import glob
+import os
+import threading
+import time
+
+import fastcgi
+from browser import Browser
+from stack import wait_until
+
+PREFIX = "spotify-auth:"
+OWN_COOKIE = "spotify-session"
+
+
+def log_in(stack, user="ada", **first_answer):
+    """A browser with a session; first_answer is how Spotify answers the code, like expires_in=30."""
+    browser = Browser(stack)
+    if first_answer:
+        stack.spotify.next(1, grant="authorization_code", **first_answer)
+    answer = browser.login(user)
+    assert answer.status_code == 303 and browser.cookie(OWN_COOKIE), answer.text
+    return browser
+
+
+def keys(stack, kind):
+    return set(stack.redis.client().scan_iter(f"{PREFIX}{kind}:*", count=1000))
+
+
+def log_in_with_key(stack, user="ada", **first_answer):
+    """The browser, and the key of its session in Redis."""
+    before = keys(stack, "session")
+    browser = log_in(stack, user, **first_answer)
+    new = keys(stack, "session") - before
+    assert len(new) == 1
+    return browser, new.pop()
+
+
+def cookie_header(browser):
+    cookie = browser.cookie(OWN_COOKIE)
+    return f"{cookie.name}={cookie.value}"
+
+
+def forget_failures(stack):
+    """What workers tell each other of a renewal that just failed, or of a Retry-After."""
+    client = stack.redis.client()
+    for key in [*keys(stack, "lease"), PREFIX + "backoff"]:
+        client.delete(key)
+
+
+def refreshes(stack):
+    return stack.spotify.calls(grant="refresh_token")
+
+
+def ask(service, browser, route, method="GET", timeout_s=30, **changes):
+    """One request to this service process, past nginx: a fastcgi.Reply."""
+    variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "/auth", "PATH_INFO": route,
+                 "HTTP_X_REQUESTED_WITH": "test", "HTTP_SEC_FETCH_SITE": "same-origin",
+                 "HTTP_COOKIE": cookie_header(browser)}
+    return fastcgi.ask(service.listen.removeprefix("unix:"), fastcgi.variables(**{**variables, **changes}),
+                       timeout_s=timeout_s)
+
+
+def together(count, call):
+    """call() from count threads at once; the results."""
+    barrier = threading.Barrier(count)
+
+    def run(_):
+        barrier.wait(30)
+        return call()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+@contextlib.contextmanager
+def meanwhile(call):
+    """Run call() in a thread beside the block: a future."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield pool.submit(call)
+
+
+@contextlib.contextmanager
+def redis_away(stack, how):
+    """Redis does not answer ("paused") or is gone ("killed"), and is back after the block and found by all."""
+    if how == "paused":
+        stack.redis.pause()
+    else:
+        stack.redis.kill()
+    try:
+        yield
+    finally:
+        if how == "paused":
+            stack.redis.cont()
+        else:
+            stack.redis.start()
+        wait_for_redis(stack)
+
+
+def wait_for_redis(stack):
+    wait_until(lambda: all(service.ready() for service in stack.services), 10, "services find Redis again")
+    # Nobody can ask each worker whether its pause after a failed attempt is over.
+    time.sleep(0.1)
+
+
+def assert_error(response, status, word):
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    body = response.json()
+    assert body["error"] == word and isinstance(body["error_description"], str)
+    return body
+
+
+def assert_unavailable(response):
+    """The answer that says nothing about the session (API.md 4.5)."""
+    assert_error(response, 503, "temporarily_unavailable")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert "Set-Cookie" not in response.headers
+
+
+def assert_login_required(response, cleared):
+    body = assert_error(response, 401, "login_required")
+    assert body["login_url"].endswith("/auth/authorize")
+    if cleared:
+        assert "Max-Age=0" in response.headers["Set-Cookie"]
+    else:
+        assert "Set-Cookie" not in response.headers
+
+
+class Clock:
+    """The wall clock of a service that was started with settings(); its monotonic clock is the real one."""
+
+    def __init__(self, path):
+        self._path = path
+        self._offset_s = 0
+        self._write()
+
+    def settings(self):
+        library = sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1"))
+        assert library, "the package faketime is not installed"
+        options = os.environ.get("ASAN_OPTIONS", "")
+        return {"LD_PRELOAD": library[0], "FAKETIME_TIMESTAMP_FILE": self._path, "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+                "ASAN_OPTIONS": ":".join(filter(None, [options, "verify_asan_link_order=0"]))}
+
+    def advance(self, seconds):
+        self._offset_s += seconds
+        self._write()
+
+    def _write(self):
+        # A reader that found the file half written would fall back to the real time.
+        new = self._path.with_suffix(".new")
+        new.write_text(f"+{self._offset_s}s\n")
+        new.replace(self._path)

@@ -1,0 +1,297 @@
+"""`make bench`: speed and memory as ratios measured side by side in one run. Prints a table and writes build/bench.md.
+
+(a) GET /auth/token with a valid session against the same front's hello (/healthz: no Redis, no sealing) and against
+    nginx's own `return 200`; (b) logins/s of 1,000 people with 0 and 100 ms at the token endpoint; (c) memory of a worker,
+    idle and per request that waits for Spotify; (d) /token on valid sessions while 4,096 other requests hang on Spotify."""
+
+import asyncio
+import os
+import pathlib
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "flow")]
+
+import fastcgi  # noqa: E402
+from browser import Browser  # noqa: E402
+from stack import Nginx, Process, Stack, can_connect, find_program, reserve_port, wait_until  # noqa: E402
+
+SECONDS = int(os.environ.get("BENCH_SECONDS", "4"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+PARKED = 4096
+ECHO_MODULE = "/usr/lib/nginx/modules/ngx_http_echo_module.so"
+HEADERS = {"X-Requested-With": "bench", "Sec-Fetch-Site": "same-origin"}
+
+rows = []
+
+
+def report(what, figure, wanted=""):
+    rows.append((what, figure, wanted))
+    print(f"{what:<66} {figure:>22}   {wanted}", flush=True)
+
+
+def milliseconds(text):
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()
+    return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]
+
+
+def wrk(url, connections, headers=None, script=None, seconds=SECONDS):
+    """One run of wrk: its output, with every answer that is not 2xx or 3xx an error."""
+    command = [find_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
+    for name, value in (headers or {}).items():
+        command += ["-H", f"{name}: {value}"]
+    if script:
+        command += ["-s", str(script)]
+    out = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=seconds + 90).stdout
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise RuntimeError(f"wrk met errors at {url}:\n{out}")
+    return out
+
+
+def rate(out):
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
+
+
+def percentile(out, which):
+    return milliseconds(re.search(rf"^\s+{which}%\s+(\S+)", out, re.M)[1])
+
+
+class BenchNginx(Nginx):
+    """The project's nginx, with a hello on the same front and a `return 200` beside it."""
+
+    def write_config(self):
+        super().write_config()
+        text = self.config.read_text()
+        extra = """
+        location = /bench/nginx { return 200 "ok"; }
+        location = /bench/hello { rewrite ^ /auth/healthz last; }
+        location / {"""
+        assert text.count("\n        location / {") == 1
+        self.config.write_text(text.replace("\n        location / {", extra))
+
+
+class Upstream(Process):
+    """nginx in Spotify's place, with a latency at the token endpoint."""
+
+    def __init__(self, directory, latency_s):
+        holder = reserve_port()
+        self.listen = f"127.0.0.1:{holder.getsockname()[1]}"
+        holder.close()
+        self.url = f"http://{self.listen}"
+        self.directory = directory
+        self.latency_s = latency_s
+        super().__init__("upstream nginx", directory / "upstream.log")
+
+    def start(self):
+        text = (HERE / "upstream.conf").read_text()
+        values = {"user": "user root;" if os.geteuid() == 0 else "", "dir": self.directory, "listen": self.listen,
+                  "latency": self.latency_s, "padding": "x" * 200, "echo": ECHO_MODULE}
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", str(value))
+        config = self.directory / "upstream.conf"
+        config.write_text(text)
+        self.launch([find_program("nginx"), "-p", self.directory, "-e", self.log_path, "-c", config])
+        host, port = self.listen.split(":")
+        self.wait_ready(lambda: can_connect(socket.AF_INET, (host, int(port))))
+        return self
+
+
+def bench_stack(**options):
+    stack = Stack(nginx_workers=2, **options)
+    nginx = stack.nginx
+    stack.nginx = BenchNginx(nginx.directory, [f"unix:{stack._socket(0)}"], nginx.listen, workers=2)
+    return stack
+
+
+def log_in(stack):
+    browser = Browser(stack)
+    browser.login()
+    name = next(name for name in ("spotify-session", "__Host-spotify-session") if browser.cookie(name))
+    return f"{name}={browser.cookie(name).value}"
+
+
+# ---- (a) ----
+
+def bench_token():
+    with bench_stack() as stack:
+        targets = {"nginx": (f"{stack.url}/bench/nginx", {}), "hello": (f"{stack.url}/bench/hello", {}),
+                   "token": (f"{stack.url}/auth/token", {**HEADERS, "Cookie": log_in(stack)})}
+        for connections in (16, 64, 256):
+            outs = {name: [] for name in targets}
+            for _ in range(ROUNDS):
+                for name, (url, headers) in targets.items():
+                    outs[name].append(wrk(url, connections, headers))
+            for name in targets:
+                report(f"(a) {name}, {connections} connections",
+                       f"{statistics.median(map(rate, outs[name])):,.0f}/s",
+                       f"p50 {statistics.median(percentile(o, 50) for o in outs[name]):.2f} ms, "
+                       f"p99 {statistics.median(percentile(o, 99) for o in outs[name]):.2f} ms")
+            pairs = [rate(token) / rate(hello) for token, hello in zip(outs["token"], outs["hello"])]
+            report(f"(a) token / hello, {connections} connections", f"{statistics.median(pairs):.0%}", "wanted: 70 %")
+
+
+# ---- (b) ----
+
+def logins_per_second(stack):
+    out = wrk(stack.url, 1000, script=HERE / "login.lua", seconds=2 * SECONDS)
+    good, bad, duration = map(int, re.search(r"logins (\d+) failures (\d+) microseconds (\d+)", out).groups())
+    if bad:
+        raise RuntimeError(f"{bad} of {good + bad} logins failed")
+    return good / duration * 1e6
+
+
+def bench_logins():
+    if not os.path.exists(ECHO_MODULE):
+        raise SystemExit("nginx's echo module is missing: apt-get install libnginx-mod-http-echo")
+    rates = {0: [], 0.1: []}
+    with bench_stack(settings={"LOG_LEVEL": "warn"}) as idle:
+        directory = idle.directory
+        for _ in range(ROUNDS):
+            for latency_s in rates:
+                upstream = Upstream(directory, latency_s).start()
+                try:
+                    with bench_stack(spotify=idle.spotify, settings={
+                            "LOG_LEVEL": "warn", "SPOTIFY_ACCOUNTS_URL": upstream.url,
+                            "SPOTIFY_API_URL": upstream.url}) as stack:
+                        rates[latency_s].append(logins_per_second(stack))
+                finally:
+                    upstream.stop()
+    for latency_s, found in rates.items():
+        report(f"(b) logins of 1,000 people, {latency_s * 1000:.0f} ms at the token endpoint",
+               f"{statistics.median(found):,.0f}/s")
+    ratio = statistics.median(slow / fast for slow, fast in zip(rates[0.1], rates[0]))
+    report("(b) 100 ms / 0 ms", f"{ratio:.0%}", "wanted: 90 %")
+
+
+# ---- (c) and (d): 4,096 requests that wait for Spotify ----
+
+def proportional_set_kib(pid):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss:\s+(\d+) kB", text, re.M)[1])
+
+
+async def ask(path, pairs):
+    """One request on a connection of its own, straight to the service; gives the streams, unread."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(fastcgi.request(pairs))
+    return reader, writer
+
+
+async def answer(path, pairs):
+    reader, writer = await ask(path, pairs)
+    data = b""
+    while fastcgi.record(fastcgi.END_REQUEST, bytes(8))[:2] not in data[-16:]:
+        data += await asyncio.wait_for(reader.read(65536), 30)
+    writer.close()
+    return data
+
+
+def variables(path, cookie="", query="", **more):
+    return fastcgi.variables(PATH_INFO=path, SCRIPT_NAME="/auth", QUERY_STRING=query, HTTP_COOKIE=cookie,
+                             HTTP_X_REQUESTED_WITH="bench", HTTP_SEC_FETCH_SITE="same-origin", **more)
+
+
+async def scripted_login(stack, path, slots):
+    """A login whose code the simulator's page gives at once (auto_approve): its session cookie."""
+    async with slots:
+        data = await answer(path, variables("/authorize"))
+        binding = re.search(rb"Set-Cookie: (\S+?);", data)[1].decode()
+        location = re.search(rb"Location: (\S+)", data)[1].decode()
+        reader, writer = await asyncio.open_connection(*stack.spotify.url.removeprefix("http://").split(":"))
+        target = location.removeprefix(stack.spotify.url)
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: spotify\r\nConnection: close\r\n\r\n".encode())
+        page = await reader.read()
+        writer.close()
+        query = re.search(rb"Location: [^?\s]+\?(\S+)", page)[1].decode()
+        data = await answer(path, variables("/callback", binding, query))
+        return re.search(rb"Set-Cookie: (\S*spotify-session=\S+?);", data)[1].decode()
+
+
+class Parked:
+    """PARKED sessions whose token has run out, and requests for them that hang on Spotify."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.path = str(stack._socket(0))
+        self.loop = asyncio.new_event_loop()
+        self.streams = []
+        stack.spotify.behave("authorize", auto_approve="ada")
+        stack.spotify.behave("token", expires_in=1)
+        self.cookies = self.loop.run_until_complete(self._log_in())
+        time.sleep(2)
+
+    async def _log_in(self):
+        slots = asyncio.Semaphore(64)
+        return await asyncio.gather(*(scripted_login(self.stack, self.path, slots) for _ in range(PARKED)))
+
+    def park(self):
+        self.stack.spotify.hang()
+        self.streams = self.loop.run_until_complete(self._ask())
+        wait_until(lambda: self.stack.spotify.counters()["hanging"] >= PARKED, 60, "requests hanging on Spotify", 0.2)
+
+    async def _ask(self):
+        return await asyncio.gather(*(ask(self.path, variables("/token", cookie)) for cookie in self.cookies))
+
+    def release(self):
+        self.stack.spotify.release()
+
+        async def drain():
+            await asyncio.gather(*(asyncio.wait_for(reader.read(65536), 60) for reader, _ in self.streams))
+            for _, writer in self.streams:
+                writer.close()
+        self.loop.run_until_complete(drain())
+
+
+def bench_memory():
+    with bench_stack(workers=1, settings={"UPSTREAM_TIMEOUT_MS": 60000, "LOG_LEVEL": "warn"}) as stack:
+        worker = stack.services[0].workers()[0]
+        idle = proportional_set_kib(worker)
+        report("(c) a worker, idle", f"{idle / 1024:.1f} MiB", "wanted: under 8 MiB (proportional set size)")
+        parked = Parked(stack)
+        before = proportional_set_kib(worker)
+        parked.park()
+        each = (proportional_set_kib(worker) - before) / PARKED
+        fresh = (proportional_set_kib(worker) - idle) / PARKED
+        parked.release()
+        report(f"(c) per request, {PARKED:,} waiting for Spotify", f"{fresh:.1f} KiB",
+               f"wanted: under 64 KiB ({each:.1f} KiB above the worker after {PARKED:,} logins)")
+
+
+def bench_hanging():
+    settings = {"UPSTREAM_TIMEOUT_MS": 60000, "LOG_LEVEL": "warn"}
+    with bench_stack(settings=settings) as stack:
+        cookie = log_in(stack)
+        parked = Parked(stack)
+        ratios, slow = [], []
+        for _ in range(ROUNDS):
+            alone = wrk(f"{stack.url}/auth/token", 16, {**HEADERS, "Cookie": cookie})
+            parked.park()
+            beside = wrk(f"{stack.url}/auth/token", 16, {**HEADERS, "Cookie": cookie})
+            parked.release()
+            ratios.append(percentile(beside, 99) / percentile(alone, 99))
+            slow.append((percentile(alone, 99), percentile(beside, 99)))
+        report("(d) p99 of /token, alone", f"{statistics.median(a for a, _ in slow):.2f} ms")
+        report(f"(d) p99 of /token, {PARKED:,} others hang on Spotify", f"{statistics.median(b for _, b in slow):.2f} ms")
+        report("(d) with / without", f"{statistics.median(ratios):.2f}", "wanted: at most 1.25")
+
+
+PARTS = {"a": bench_token, "b": bench_logins, "c": bench_memory, "d": bench_hanging}
+
+
+def main():
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
+    lines = ["| measured | figure | |", "|---|---:|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "bench.md").write_text("\n".join(lines) + "\n")
+    print(f"\n{os.cpu_count()} processors for everything: wrk, nginx, workers, Redis. Written to build/bench.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,8 @@ struct login_outcome {
     char *location;        /* where the browser was sent */
     bool has_session;      /* session is set: the login was good */
     struct secret session; /* the cookie that was given */
-    int64_t ended_at;      /* unix seconds */
+    int64_t ended_at;      /* unix seconds; 0: still under way */
+    int64_t age_ms;        /* since the login was taken; not stored */
 };
 
 /* A session as it stands in its sealed record. */

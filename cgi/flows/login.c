@@ -11,8 +11,6 @@
 #include "flows/backoff.h"
 #include "http/return_to.h"
 
-/* A callback that is delivered again gets the session's cookie for so long. */
-#define REPLAY_SESSION_S 60
 /* How often a second delivery looks whether the first has ended. */
 #define REPLAY_POLL_MS 25
 
@@ -56,24 +54,46 @@ static void set_location(struct login_outcome *out, const char *return_to, const
     out->location = buf_take(&location);
 }
 
-/* The same callback again: wait for the first one's outcome, as long as that can take. ERR_USED:
- * out is filled. OK: whoever took the login before could not go on, and it is ours now. */
+static void put_outcome(struct service *service, const struct login_callback *callback,
+                        struct login_outcome *out)
+{
+    out->ended_at = clock_unix_s();
+    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
+        log_warn("login outcome not stored");
+    }
+}
+
+/* The same callback again: wait for the first one's outcome, as long as that can take from when it
+ * took the login. ERR_USED: out is filled. OK: whoever took the login before could not go on, and
+ * it is ours now. */
 static enum err await_outcome(struct service *service, const struct login_callback *callback,
                               struct login *login, struct login_outcome *out)
 {
-    const struct settings *settings = service->settings;
-    uint64_t give_up = clock_mono_ms() + (uint64_t)(2 * settings->upstream_timeout_ms +
-                                                    4 * settings->store_timeout_ms);
+    int64_t longest_ms = store_login_longest_ms(service->settings);
     enum err err = ERR_USED;
-    while (err == ERR_USED && !out->location && clock_mono_ms() < give_up) {
+    while (err == ERR_USED && !out->location && out->age_ms < longest_ms) {
         fiber_sleep(REPLAY_POLL_MS);
         login_clear(login);
         err = store_take_login(service->store, callback->state, callback->binding, login, out);
     }
-    if (err == ERR_USED && !out->location) { /* the worker that had it is gone, and the code, too */
+    if (err == ERR_USED && !out->location) {
+        /* The worker that had it is gone, and the code with it. Who comes next need not wait. */
         set_location(out, login->return_to, "temporarily_unavailable");
+        put_outcome(service, callback, out);
     }
     return err;
+}
+
+/* Whether a further delivery of a good callback gets the session's cookie again: a browser may have
+ * thrown the first answer away. Not once the session has ended, as it may have got another since.
+ */
+static bool gives_session_again(struct service *service, const struct login_outcome *out)
+{
+    struct session session = {0};
+    bool gives = out->has_session && clock_unix_s() - out->ended_at <= REPLAY_SESSION_S &&
+                 store_get_session(service->store, &out->session, STORE_LOOK, &session) == OK;
+    session_clear(&session);
+    return gives;
 }
 
 /* C3 */
@@ -147,10 +167,7 @@ static void finish_taken(struct service *service, const struct login_callback *c
         error = log_in(service, callback->code, login, out);
     }
     set_location(out, login->return_to, error);
-    out->ended_at = clock_unix_s();
-    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
-        log_warn("login outcome not stored");
-    }
+    put_outcome(service, callback, out);
 }
 
 enum err login_finish(struct service *service, const struct login_callback *callback,
@@ -165,9 +182,7 @@ enum err login_finish(struct service *service, const struct login_callback *call
     if (err == OK) {
         finish_taken(service, callback, &login, out);
     } else if (err == ERR_USED) {
-        if (clock_unix_s() - out->ended_at > REPLAY_SESSION_S) {
-            out->has_session = false;
-        }
+        out->has_session = gives_session_again(service, out);
         err = OK;
     }
     login_clear(&login);

@@ -11,16 +11,19 @@ enum err logout_post(struct service *service, const struct request *request, str
     struct secret secret;
     struct session session = {0};
     const char *all = request_param(request, "all");
+    bool wants_all = all && strcmp(all, "true") == 0;
     enum err err = session_load(service, request, &secret, &session);
     if (err == OK) {
-        err = all && strcmp(all, "true") == 0
-                  ? store_end_user_sessions(service->store, &secret, &session)
-                  : store_end_session(service->store, &secret, &session);
+        err = wants_all ? store_end_user_sessions(service->store, &secret, &session)
+                        : store_end_session(service->store, &secret, &session);
         session_clear(&session);
-        secret_wipe(&secret);
+    } else if (err == ERR_STORE && !wants_all) {
+        /* Perhaps only this record cannot be read here; it can be ended all the same. */
+        err = store_end_session(service->store, &secret, NULL);
     } else if (err == ERR_NO_COOKIE || err == ERR_ABSENT || err == ERR_REPLACED) {
         err = OK; /* nobody is logged in, which is what was asked for */
     }
+    secret_wipe(&secret);
     if (err != OK) {
         return err;
     }

@@ -57,15 +57,21 @@ enum err store_open(const struct store *store, const char *kind, const struct se
     }
     if (err) {
         log_error("record does not open", LOG_TEXT("record", kind));
-        return ERR_ABSENT;
+        return ERR_SEAL;
     }
     return OK;
 }
 
 enum err store_ping(struct store *store)
 {
-    const struct redis_arg args[] = {REDIS_TEXT("PING")};
-    return redis_command(store->redis, args, 1, NULL);
+    /* A write that changes nothing: unlike PING, a replica refuses it. */
+    struct buf key = {0};
+    buf_adds(&key, store->settings->redis_prefix);
+    buf_adds(&key, "ping");
+    const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(&key)};
+    enum err err = redis_command(store->redis, args, 2, NULL);
+    buf_clear(&key);
+    return err;
 }
 
 static void backoff_key(const struct store *store, struct buf *out)

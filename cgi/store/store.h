@@ -24,7 +24,7 @@ struct store;
 struct store *store_new(uv_loop_t *loop, const struct settings *settings);
 void store_free(struct store *store);
 
-/* OK when Redis answers. */
+/* OK when Redis answers and takes writes. */
 enum err store_ping(struct store *store);
 
 /* L4: store login under the hash of state, sealed under binding, for LOGIN_TTL. */
@@ -39,6 +39,12 @@ enum err store_take_login(struct store *store, const struct secret *state,
                           const struct secret *binding, struct login *out,
                           struct login_outcome *outcome);
 
+/* A callback that is delivered again gets the session's cookie for so long after the login. */
+#define REPLAY_SESSION_S ((int64_t)60)
+
+/* The longest that taking a login to its outcome can take while its worker lives. */
+int64_t store_login_longest_ms(const struct settings *settings);
+
 /* Note in the tombstone how the login ended, sealed under binding. ERR_INVALID_STATE: there is none
  * any more, or it is another browser's. */
 enum err store_put_login_outcome(struct store *store, const struct secret *state,
@@ -51,9 +57,9 @@ void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN +
 enum err store_put_session(struct store *store, const struct secret *secret,
                            const struct session *session);
 
-/* Look a session up: ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also for a record that is sealed under
- * a key this process does not have). STORE_USE lets its idle time begin anew, STORE_LOOK has no
- * effect. */
+/* Look a session up: ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also for a record that does not open
+ * with the keys of this process, and for a replica, which may not know it yet). STORE_USE lets its
+ * idle time begin anew, STORE_LOOK has no effect. */
 enum store_use { STORE_USE, STORE_LOOK };
 enum err store_get_session(struct store *store, const struct secret *secret, enum store_use use,
                            struct session *out);
@@ -84,9 +90,10 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
                           uint64_t seen_generation, int64_t lease_ms, struct lease *lease,
                           struct session *out);
 
-/* R5: write session in place of the record of expected_generation and release the lease, unless
- * somebody else holds it. ERR_STALE: not written, somebody else wrote or holds the lease.
- * ERR_ABSENT: the session was ended meanwhile. Safe to repeat after ERR_STORE: OK when the first
+/* R5: write session in place of the record of expected_generation, and release the lease if it is
+ * ours. ERR_STALE: not written, since somebody else wrote; or since somebody else holds the lease
+ * and session is only the old tokens with a mark, its generation expected_generation. ERR_ABSENT,
+ * ERR_REPLACED: the session was ended meanwhile. Safe to repeat after ERR_STORE: OK when the first
  * try was done. */
 enum err store_commit_session(struct store *store, const struct secret *secret,
                               const struct lease *lease, uint64_t expected_generation,
@@ -96,8 +103,8 @@ enum err store_commit_session(struct store *store, const struct secret *secret,
 enum err store_release_lease(struct store *store, const struct secret *secret,
                              const struct lease *lease, bool failed);
 
-/* End a session that Spotify refused for good, if its generation is unchanged; releases the lease.
- * ERR_STALE: somebody wrote since. */
+/* End a session that Spotify refused for good, if its generation is unchanged and the lease is
+ * ours. ERR_STALE: somebody wrote since, or holds the lease. ERR_REPLACED. */
 enum err store_end_refused_session(struct store *store, const struct secret *secret,
                                    const struct lease *lease, const struct session *session);
 

@@ -32,8 +32,8 @@ struct store_number store_number(int64_t number);
 bool store_is_reply(const struct redis_value *value, const char *word, size_t count);
 
 /* Open a sealed record of that kind (for the log). OK: plain is filled, the caller clears it.
- * ERR_ABSENT: cut, changed, exchanged or another secret's. ERR_STORE: under a key that this process
- * does not have; one that knows it may yet open it. Logs both. */
+ * ERR_SEAL: cut, changed, exchanged, another secret's, or under a key of the same kid with other
+ * bytes. ERR_STORE: under a kid that this process does not have. Logs both. */
 enum err store_open(const struct store *store, const char *kind, const struct secret *secret,
                     const struct buf *aad, const void *sealed, size_t len, struct buf *plain);
 
@@ -49,8 +49,8 @@ struct store_generation store_generation(uint64_t generation);
 void store_seal_session(const struct store *store, const struct secret *secret,
                         const struct buf *key, const struct session *session, struct buf *out);
 
-/* OK: *out is filled. ERR_ABSENT and ERR_STORE as store_open, and ERR_ABSENT for one that is past
- * SESSION_MAX_AGE. */
+/* OK: *out is filled. ERR_STORE: it does not open here, which does not say that it never will.
+ * ERR_ABSENT: it is past SESSION_MAX_AGE. */
 enum err store_open_session(const struct store *store, const struct secret *secret,
                             const struct buf *key, const struct buf *value, struct session *out);
 

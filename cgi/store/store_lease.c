@@ -11,13 +11,18 @@
 #define FAILED_MS "1000"
 #define OWNER_BYTES 16
 
+/* A session that is not there. The write that changes nothing is refused by a replica: one that has
+ * not caught up knows nothing about what is absent. */
+#define LUA_IF_ABSENT                                                                              \
+    "if not record then "                                                                          \
+    "  redis.call('DEL', KEYS[1]) "                                                                \
+    "  return {redis.call('EXISTS', KEYS[3]) == 1 and 'replaced' or 'absent'} "                    \
+    "end "
+
 /* R2, R3. KEYS: session, lease, replaced. ARGV: generation seen, owner, TTL in ms, the owner that
  * was waited for ("" at first). */
 static struct redis_script take_script = {
-    .source = "local record = redis.call('GET', KEYS[1]) "
-              "if not record then "
-              "  return {redis.call('EXISTS', KEYS[3]) == 1 and 'replaced' or 'absent'} "
-              "end "
+    .source = "local record = redis.call('GET', KEYS[1]) " LUA_IF_ABSENT
               "if string.sub(record, 1, 8) ~= ARGV[1] then return {'newer', record} end "
               "local holder = redis.call('GET', KEYS[2]) "
               "if holder and string.sub(holder, 1, 1) ~= '!' then return {'held', holder} end "
@@ -26,16 +31,18 @@ static struct redis_script take_script = {
               "return {'taken', record}",
 };
 
-/* R5. KEYS: session, lease. ARGV: owner, generation expected, value, TTL in ms. */
+/* R5. New tokens (the value's generation is another one) are written whoever has the lease by now:
+ * they are the newest there are, and under rotation the only ones that work. A mark on the old ones
+ * is not. KEYS: session, lease, replaced. ARGV: owner, generation expected, value, TTL in ms. */
 static struct redis_script commit_script = {
-    .source = "local record = redis.call('GET', KEYS[1]) "
+    .source = "local record = redis.call('GET', KEYS[1]) " LUA_IF_ABSENT
+              "if string.sub(record, 1, 8) ~= ARGV[2] then return {'newer', record} end "
               "local holder = redis.call('GET', KEYS[2]) "
               "local free = not holder or holder == ARGV[1] or string.sub(holder, 1, 1) == '!' "
-              "if not record then return {'absent'} end "
-              "if string.sub(record, 1, 8) ~= ARGV[2] then return {'newer', record} end "
-              "if not free then return {'held'} end "
+              "local is_mark = string.sub(ARGV[3], 1, 8) == ARGV[2] "
+              "if is_mark and not free then return {'held'} end "
               "redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) "
-              "redis.call('DEL', KEYS[2]) "
+              "if free then redis.call('DEL', KEYS[2]) end "
               "return {'done'}",
 };
 
@@ -48,10 +55,9 @@ static struct redis_script release_script = {
         "return 1",
 };
 
-/* KEYS: session, lease. ARGV: owner, generation refused. */
+/* KEYS: session, lease, replaced. ARGV: owner, generation refused. */
 static struct redis_script end_script = {
-    .source = "local record = redis.call('GET', KEYS[1]) "
-              "if not record then return {'absent'} end "
+    .source = "local record = redis.call('GET', KEYS[1]) " LUA_IF_ABSENT
               "if string.sub(record, 1, 8) ~= ARGV[2] then return {'newer'} end "
               "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {'held'} end "
               "redis.call('DEL', KEYS[1], KEYS[2]) "
@@ -164,17 +170,20 @@ enum err store_commit_session(struct store *store, const struct secret *secret,
     struct buf sealed = {0};
     struct redis_value value = {0};
     store_seal_session(store, secret, &keys.session, session, &sealed);
-    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease)};
+    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease),
+                                      REDIS_BUF(&keys.replaced)};
     const struct redis_arg args[] = {REDIS_TEXT(lease->owner),
                                      {expected.bytes, GENERATION_LEN},
                                      REDIS_BUF(&sealed),
                                      REDIS_TEXT(left.text)};
-    enum err err = redis_eval(store->redis, &commit_script, names, 2, args, 4, &value);
+    enum err err = redis_eval(store->redis, &commit_script, names, 3, args, 4, &value);
     if (err) {
         goto out;
     }
     if (store_is_reply(&value, "absent", 1)) {
         err = ERR_ABSENT;
+    } else if (store_is_reply(&value, "replaced", 1)) {
+        err = ERR_REPLACED;
     } else if (store_is_reply(&value, "newer", 2)) {
         bool written = is_written(store, secret, &keys.session, &value.items[1], session);
         err = written ? OK : ERR_STALE;
@@ -207,14 +216,17 @@ enum err store_end_refused_session(struct store *store, const struct secret *sec
     struct lease_keys keys = lease_keys(store, secret);
     struct store_generation refused = store_generation(session->generation);
     struct redis_value value = {0};
-    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease)};
+    const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease),
+                                      REDIS_BUF(&keys.replaced)};
     const struct redis_arg args[] = {REDIS_TEXT(lease->owner), {refused.bytes, GENERATION_LEN}};
-    enum err err = redis_eval(store->redis, &end_script, names, 2, args, 2, &value);
+    enum err err = redis_eval(store->redis, &end_script, names, 3, args, 2, &value);
     if (err) {
         goto out;
     }
     if (store_is_reply(&value, "newer", 1) || store_is_reply(&value, "held", 1)) {
         err = ERR_STALE;
+    } else if (store_is_reply(&value, "replaced", 1)) {
+        err = ERR_REPLACED;
     } else {
         store_forget_name(store, keys.name, session);
     }

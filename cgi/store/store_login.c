@@ -11,6 +11,10 @@
 /* Both steps of taking a login need an answer within STORE_TIMEOUT_MS each. */
 #define HOLD_TIMEOUTS 2
 
+/* What may be waited for between taking a login and its outcome (C3 to C6). */
+#define CALLS_MAX 2
+#define COMMANDS_MAX 8
+
 /* KEYS: login. ARGV: binding, login, return, TTL in ms. */
 static struct redis_script put_script = {
     .source =
@@ -32,9 +36,10 @@ static struct redis_script put_script = {
 static struct redis_script take_script = {
     .source =
         "local f = redis.call('HMGET', KEYS[1], 'binding', 'login', 'return', 'outcome', 'taken') "
-        "if f[1] ~= ARGV[1] then return {'foreign'} end "
-        "if not f[2] then return {'used', f[3], f[4]} end " LUA_NOW
-        "if f[5] and now - f[5] < tonumber(ARGV[2]) then return {'used', f[3], false} end "
+        "if f[1] ~= ARGV[1] then return {'foreign'} end " LUA_NOW
+        "local age = f[5] and now - f[5] or 0 "
+        "if not f[2] then return {'used', f[3], f[4], age} end "
+        "if f[5] and age < tonumber(ARGV[2]) then return {'used', f[3], false, age} end "
         "local taken = string.format('%.0f', now) "
         "redis.call('HSET', KEYS[1], 'taken', taken) "
         "return {'taken', f[2], taken}",
@@ -49,12 +54,26 @@ static struct redis_script keep_script = {
                       "return 1",
 };
 
-/* KEYS: login. ARGV: binding, outcome. */
+/* KEYS: login. ARGV: binding, outcome, TTL of the tombstone in ms. */
 static struct redis_script outcome_script = {
     .source = "if redis.call('HGET', KEYS[1], 'binding') ~= ARGV[1] then return 0 end "
               "redis.call('HSET', KEYS[1], 'outcome', ARGV[2]) "
+              "redis.call('PEXPIRE', KEYS[1], ARGV[3]) "
               "return 1",
 };
+
+int64_t store_login_longest_ms(const struct settings *settings)
+{
+    return CALLS_MAX * settings->upstream_timeout_ms + COMMANDS_MAX * settings->store_timeout_ms;
+}
+
+/* As long as a login may take, and at least until nobody asks for its session again. */
+static int64_t tombstone_ms(const struct settings *settings)
+{
+    int64_t ttl_ms = settings->login_ttl_s * 1000;
+    int64_t least_ms = REPLAY_SESSION_S * 1000 + store_login_longest_ms(settings);
+    return ttl_ms > least_ms ? ttl_ms : least_ms;
+}
 
 static void login_key(const struct store *store, const struct secret *state, struct buf *out)
 {
@@ -96,7 +115,7 @@ static enum err open_field(const struct store *store, const struct secret *bindi
     enum err err =
         store_open(store, field, binding, &aad, buf_str(&sealed->text), sealed->text.len, plain);
     buf_clear(&aad);
-    return err == ERR_ABSENT ? ERR_INVALID_STATE : err;
+    return err == ERR_SEAL ? ERR_INVALID_STATE : err;
 }
 
 enum err store_put_login(struct store *store, const struct secret *state,
@@ -168,6 +187,7 @@ static enum err read_used(const struct store *store, const struct secret *bindin
         return err;
     }
     out->return_to = buf_take(&return_to);
+    outcome->age_ms = value->items[3].integer;
     return ERR_USED;
 }
 
@@ -176,7 +196,7 @@ static enum err keep_taken(struct store *store, const struct buf *key,
                            const struct redis_value *taken, const struct store_number *hold)
 {
     struct redis_value value = {0};
-    struct store_number ttl = store_number(store->settings->login_ttl_s * 1000);
+    struct store_number ttl = store_number(tombstone_ms(store->settings));
     const struct redis_arg keys[] = {REDIS_BUF(key)};
     const struct redis_arg args[] = {REDIS_BUF(&taken->text), REDIS_TEXT(hold->text),
                                      REDIS_TEXT(ttl.text)};
@@ -211,7 +231,7 @@ enum err store_take_login(struct store *store, const struct secret *state,
         if (!err) {
             err = keep_taken(store, &key, &value.items[2], &hold);
         }
-    } else if (store_is_reply(&value, "used", 3)) {
+    } else if (store_is_reply(&value, "used", 4)) {
         err = read_used(store, binding, &key, &value, out, outcome);
     } else {
         err = ERR_INVALID_STATE;
@@ -233,8 +253,9 @@ enum err store_put_login_outcome(struct store *store, const struct secret *state
     record_format_outcome(outcome, &plain);
     seal_field(store, binding, &key, "outcome", &plain, &sealed);
     const struct redis_arg keys[] = {REDIS_BUF(&key)};
-    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_BUF(&sealed)};
-    enum err err = redis_eval(store->redis, &outcome_script, keys, 1, args, 2, &value);
+    struct store_number ttl = store_number(tombstone_ms(store->settings));
+    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_BUF(&sealed), REDIS_TEXT(ttl.text)};
+    enum err err = redis_eval(store->redis, &outcome_script, keys, 1, args, 3, &value);
     if (!err && value.integer != 1) {
         err = ERR_INVALID_STATE;
     }

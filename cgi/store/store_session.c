@@ -74,13 +74,14 @@ enum err store_open_session(const struct store *store, const struct secret *secr
 {
     if (value->len < GENERATION_LEN) {
         log_error("record does not open", LOG_TEXT("record", "session"));
-        return ERR_ABSENT;
+        return ERR_STORE;
     }
     struct buf aad = session_aad(key, value->data);
     struct buf plain = {0};
     enum err err = store_open(store, "session", secret, &aad, value->data + GENERATION_LEN,
                               value->len - GENERATION_LEN, &plain);
     if (err) {
+        err = ERR_STORE;
         goto out;
     }
     if (record_parse_session(plain.data, plain.len, out)) {
@@ -142,19 +143,29 @@ static void slide(struct store *store, const struct secret *secret, const struct
     redis_send(store->redis, args, 3);
 }
 
-/* Why there is no session: only the browser of an ended one may lose its cookie. */
-static enum err find_absence(struct store *store, const char *name)
+/* Why there is no session: only the browser of an ended one may lose its cookie. Asked again in one
+ * script with a write that changes nothing, which a replica refuses: one that has not caught up
+ * knows nothing about what is absent. KEYS: session, replaced. */
+static struct redis_script absence_script = {
+    .source = "if redis.call('EXISTS', KEYS[1]) == 1 then return {'there'} end "
+              "redis.call('DEL', KEYS[1]) "
+              "return {redis.call('EXISTS', KEYS[2]) == 1 and 'replaced' or 'absent'}",
+};
+
+static enum err find_absence(struct store *store, const char *name, const struct buf *key)
 {
-    struct buf key = {0};
+    struct buf replaced = {0};
     struct redis_value value = {0};
-    store_key(store, "replaced", name, &key);
-    const struct redis_arg args[] = {REDIS_TEXT("EXISTS"), REDIS_BUF(&key)};
-    enum err err = redis_command(store->redis, args, 2, &value);
-    if (!err) {
-        err = value.integer ? ERR_REPLACED : ERR_ABSENT;
+    store_key(store, "replaced", name, &replaced);
+    const struct redis_arg keys[] = {REDIS_BUF(key), REDIS_BUF(&replaced)};
+    enum err err = redis_eval(store->redis, &absence_script, keys, 2, keys, 0, &value);
+    if (!err && store_is_reply(&value, "replaced", 1)) {
+        err = ERR_REPLACED;
+    } else if (!err) {
+        err = store_is_reply(&value, "absent", 1) ? ERR_ABSENT : ERR_STORE;
     }
     redis_value_clear(&value);
-    buf_clear(&key);
+    buf_clear(&replaced);
     return err;
 }
 
@@ -170,7 +181,7 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
     const struct redis_arg args[] = {REDIS_TEXT("GET"), REDIS_BUF(&key)};
     enum err err = redis_command(store->redis, args, 2, &value);
     if (!err && value.type == REDIS_IS_NIL) {
-        err = find_absence(store, name);
+        err = find_absence(store, name, &key);
     } else if (!err) {
         err = store_open_session(store, secret, &key, &value.text, out);
     }

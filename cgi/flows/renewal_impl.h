@@ -1,0 +1,38 @@
+/* What renewal.c and renewal_lead.c share. Nobody else includes it. */
+#ifndef FLOWS_RENEWAL_IMPL_H
+#define FLOWS_RENEWAL_IMPL_H
+
+#include "flows/service.h"
+
+/* How often what Redis did not answer is tried again. */
+#define RENEWAL_RETRY_MS 100
+
+struct waiter;
+
+/* CALLING: the leader is at R2 to R5, waiters are parked. DONE: err, result and retry_after_s are
+ * set. A DONE renewal stays in the table only while its result is unsaved, or its waiters copy it.
+ */
+struct renewal {
+    struct renewal *next;
+    struct service *service;
+    struct secret secret;
+    struct waiter *waiters;
+    size_t users; /* fibers that still look at this */
+    bool is_done;
+    bool is_unsaved;
+    enum err err;
+    int64_t retry_after_s;
+    struct session result;
+    struct lease lease; /* for the result that is unsaved */
+    uint64_t expected_generation;
+};
+
+/* R2 to R5, by the fiber that began this renewal. OK: result holds tokens that can be used,
+ * is_unsaved when Redis does not have them yet. Else the errors of renewal_renew, retry_after_s is
+ * set. */
+enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation);
+
+/* Spotify refused this session a moment ago: it is not asked again as yet. */
+bool renewal_was_refused_just_now(const struct session *session);
+
+#endif

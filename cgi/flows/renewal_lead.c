@@ -1,0 +1,242 @@
+/* One renewal from its lease to its end: who may call Spotify, and what follows from the answer (R2
+ * to R5 of renewal.h). Who waits for it is renewal.c's business. */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/fiber.h"
+#include "base/log.h"
+#include "flows/backoff.h"
+#include "flows/renewal_impl.h"
+
+/* How often a worker looks whether another's renewal has ended. */
+#define POLL_MS 20
+/* The lease outlives the call to Spotify by the store's own deadlines and this. */
+#define LEASE_MARGIN_MS 2000
+/* A suspect session is not tried again within this many seconds, and a second refusal ends it only
+ * after so many. */
+#define SUSPECT_RETRY_S 60
+#define SUSPECT_END_S 300
+
+bool renewal_was_refused_just_now(const struct session *session)
+{
+    return session->suspect_since != 0 &&
+           clock_unix_s() - session->suspect_tried_at < SUSPECT_RETRY_S;
+}
+
+/* ---- R2, R3 ---- */
+
+static int64_t lease_ms(const struct settings *settings)
+{
+    return settings->upstream_timeout_ms + 2 * settings->store_timeout_ms + LEASE_MARGIN_MS;
+}
+
+/* A lease to be released once Redis answers again. */
+struct leftover {
+    struct service *service;
+    struct secret secret;
+    struct lease lease;
+};
+
+static void release_leftover(void *argument)
+{
+    struct leftover *leftover = argument;
+    struct service *service = leftover->service;
+    uint64_t give_up = clock_mono_ms() + (uint64_t)lease_ms(service->settings);
+    enum err err = ERR_STORE;
+    while (err == ERR_STORE && clock_mono_ms() < give_up) {
+        fiber_sleep(RENEWAL_RETRY_MS);
+        err = store_release_lease(service->store, &leftover->secret, &leftover->lease, false);
+    }
+    secret_wipe(&leftover->secret);
+    free(leftover);
+}
+
+/* Redis may run a script long after its sender gave up, so a lease may be ours without our
+ * knowledge; left alone, it would hold up this session's renewals until it runs out. */
+static void release_later(const struct renewal *renewal)
+{
+    struct leftover *leftover = xcalloc(1, sizeof(*leftover));
+    leftover->service = renewal->service;
+    leftover->secret = renewal->secret;
+    leftover->lease = renewal->lease;
+    fiber_spawn(release_leftover, leftover);
+}
+
+static void release(const struct renewal *renewal, bool failed)
+{
+    if (store_release_lease(renewal->service->store, &renewal->secret, &renewal->lease, failed) ==
+        ERR_STORE) {
+        release_later(renewal);
+    }
+}
+
+/* Wait for the lease as long as a live holder can need. Fills renewal->result with the record as it
+ * stands. OK: the lease is ours. ERR_STALE: another worker has renewed it, result is what it stored
+ * (R6). */
+static enum err take_lease(struct renewal *renewal, uint64_t seen_generation)
+{
+    const struct settings *settings = renewal->service->settings;
+    int64_t duration_ms = lease_ms(settings);
+    uint64_t give_up = clock_mono_ms() + (uint64_t)duration_ms + 1000;
+    for (;;) {
+        struct session current = {0};
+        enum err err = store_take_lease(renewal->service->store, &renewal->secret, seen_generation,
+                                        duration_ms, &renewal->lease, &current);
+        if (err == OK || err == ERR_STALE) {
+            session_clear(&renewal->result);
+            renewal->result = current;
+        }
+        if (err == ERR_STORE) {
+            release_later(renewal);
+        }
+        if (err != ERR_HELD) {
+            return err;
+        }
+        if (clock_mono_ms() > give_up) {
+            return ERR_UPSTREAM;
+        }
+        fiber_sleep(POLL_MS);
+    }
+}
+
+/* ---- R4, and what follows from its answer ---- */
+
+/* Look at the record again: true when somebody wrote new tokens since, which are then the result.
+ */
+static enum err reload(struct renewal *renewal, bool *is_newer)
+{
+    struct session current = {0};
+    enum err err =
+        store_get_session(renewal->service->store, &renewal->secret, STORE_USE, &current);
+    if (err != OK) {
+        return err;
+    }
+    *is_newer = current.generation != renewal->expected_generation;
+    session_clear(&renewal->result);
+    renewal->result = current;
+    return OK;
+}
+
+/* Somebody wrote or took the lease between our look and our write: newer tokens are the result,
+ * else the next request may try again. */
+static enum err follow_other(struct renewal *renewal)
+{
+    bool is_newer = false;
+    enum err err = reload(renewal, &is_newer);
+    return err == OK && !is_newer ? ERR_UPSTREAM : err;
+}
+
+/* API.md 4.6: a refusal is believed at once at six months of age, else when it is the second, at
+ * least five minutes after the first. */
+static bool is_believed(const struct session *session)
+{
+    int64_t now = clock_unix_s();
+    bool is_old = now - session->authorized_at >= REFRESH_TOKEN_LIFE_S;
+    bool is_second = session->suspect_since != 0 && now - session->suspect_since >= SUSPECT_END_S;
+    return is_old || is_second;
+}
+
+static enum err end_session(struct renewal *renewal)
+{
+    const struct session *session = &renewal->result;
+    enum err err = store_end_refused_session(renewal->service->store, &renewal->secret,
+                                             &renewal->lease, session);
+    if (err == ERR_STALE) {
+        return follow_other(renewal);
+    }
+    if (err == OK) {
+        log_warn("session ended: refused by spotify",
+                 LOG_NUMBER("age_s", clock_unix_s() - session->authorized_at));
+    }
+    return err == OK ? ERR_ABSENT : err;
+}
+
+/* Kept, in case the refusal was a false one. */
+static enum err mark_suspect(struct renewal *renewal)
+{
+    struct session *session = &renewal->result;
+    int64_t now = clock_unix_s();
+    session->suspect_since = session->suspect_since ? session->suspect_since : now;
+    session->suspect_tried_at = now;
+    log_warn("session suspect: refused by spotify",
+             LOG_NUMBER("age_s", now - session->authorized_at));
+    enum err err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
+                                        session->generation, session);
+    if (err == ERR_STALE) {
+        return follow_other(renewal);
+    }
+    return err == ERR_ABSENT || err == ERR_REPLACED ? err : ERR_SUSPECT;
+}
+
+/* invalid_grant: only after the record was read again and found unchanged. */
+static enum err judge_refusal(struct renewal *renewal)
+{
+    bool is_newer = false;
+    enum err err = reload(renewal, &is_newer);
+    if (err != OK || is_newer) {
+        release(renewal, false);
+        return err;
+    }
+    return is_believed(&renewal->result) ? end_session(renewal) : mark_suspect(renewal);
+}
+
+/* R5. A result that cannot be written now is unsaved: it is handed out all the same, and offered
+ * again. */
+static enum err commit(struct renewal *renewal)
+{
+    enum err err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
+                                        renewal->expected_generation, &renewal->result);
+    if (err == ERR_STORE) {
+        renewal->is_unsaved = true;
+        return OK;
+    }
+    return err == ERR_STALE ? follow_other(renewal) : err;
+}
+
+static enum err call_spotify(struct renewal *renewal)
+{
+    struct service *service = renewal->service;
+    struct tokens tokens = {0};
+    int64_t retry_after_s = -1;
+    enum err err = backoff_check(service, &renewal->retry_after_s);
+    if (err != OK) {
+        release(renewal, true);
+        return err;
+    }
+    err = accounts_refresh(&service->accounts, renewal->result.refresh_token, &tokens,
+                           &retry_after_s);
+    if (err == OK) {
+        session_take_tokens(&renewal->result, &tokens, clock_unix_s());
+        tokens_clear(&tokens);
+        err = commit(renewal);
+        /* An answer may bring a token that cannot be used, and a refresh token that has to be kept.
+         */
+        return err == OK && renewal->result.expires_at <= clock_unix_s() ? ERR_UPSTREAM : err;
+    }
+    if (err == ERR_REFUSED) {
+        return judge_refusal(renewal);
+    }
+    renewal->retry_after_s = backoff_note(service, retry_after_s);
+    release(renewal, true);
+    return err;
+}
+
+enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation)
+{
+    enum err err = take_lease(renewal, seen_generation);
+    if (err == ERR_STALE) {
+        return OK;
+    }
+    if (err == ERR_UPSTREAM) { /* it failed just now, perhaps because Spotify asked to wait */
+        (void)backoff_check(renewal->service, &renewal->retry_after_s);
+    }
+    if (err != OK) {
+        return err;
+    }
+    if (renewal_was_refused_just_now(&renewal->result)) {
+        release(renewal, false);
+        return ERR_SUSPECT;
+    }
+    renewal->expected_generation = renewal->result.generation;
+    return call_spotify(renewal);
+}

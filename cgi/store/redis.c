@@ -22,8 +22,9 @@
 
 #define COMMAND_NAME_MAX 16
 
-/* After a failed attempt to connect, commands fail at once for this long, so that an absent Redis
- * costs no stream of connection attempts. The jitter keeps workers from attempting together. */
+/* After a failed attempt to connect, commands wait for this long before the next one, so that an
+ * absent Redis costs no stream of attempts, and one that is back is found by the first command. The
+ * jitter keeps workers from attempting together. */
 #define RETRY_MS 20
 #define RETRY_JITTER_MS 10
 
@@ -307,6 +308,9 @@ static enum err run_commands(struct redis *redis, const struct redis_arg *args,
     uint64_t begin_us = clock_mono_us();
     wait->fiber = fiber_self();
     assert(wait->fiber);
+    if (!redis->context && uv_now(redis->loop) < redis->retry_at_ms) {
+        fiber_sleep(redis->retry_at_ms - uv_now(redis->loop));
+    }
     for (size_t i = 0; i < commands; i++) {
         struct redis_value *out = outs ? &outs[i] : NULL;
         if (out) {

@@ -264,21 +264,23 @@ def bench_memory():
 
 
 def bench_hanging():
-    settings = {"UPSTREAM_TIMEOUT_MS": 60000, "LOG_LEVEL": "warn"}
-    with bench_stack(settings=settings) as stack:
-        cookie = log_in(stack)
-        parked = Parked(stack)
-        ratios, slow = [], []
-        for _ in range(ROUNDS):
-            alone = wrk(f"{stack.url}/auth/token", 16, {**HEADERS, "Cookie": cookie})
-            parked.park()
-            beside = wrk(f"{stack.url}/auth/token", 16, {**HEADERS, "Cookie": cookie})
-            parked.release()
-            ratios.append(percentile(beside, 99) / percentile(alone, 99))
-            slow.append((percentile(alone, 99), percentile(beside, 99)))
-        report("(d) p99 of /token, alone", f"{statistics.median(a for a, _ in slow):.2f} ms")
-        report(f"(d) p99 of /token, {PARKED:,} others hang on Spotify", f"{statistics.median(b for _, b in slow):.2f} ms")
-        report("(d) with / without", f"{statistics.median(ratios):.2f}", "wanted: at most 1.25")
+    """Two stacks of the same kind, one of which has the requests that hang, measured in turn: the p99 of a machine that is
+    busy to the last cycle swings by more than what is looked for, so there are many short rounds."""
+    settings = {"UPSTREAM_TIMEOUT_MS": 120000, "LOG_LEVEL": "warn"}
+    with bench_stack(settings=settings) as quiet, bench_stack(settings=settings) as busy:
+        cookies = {stack: log_in(stack) for stack in (quiet, busy)}
+        parked = Parked(busy)
+        parked.park()
+        found = {quiet: [], busy: []}
+        for _ in range(5 * ROUNDS):
+            for stack, cookie in cookies.items():
+                out = wrk(f"{stack.url}/auth/token", 16, {**HEADERS, "Cookie": cookie}, seconds=2)
+                found[stack].append(percentile(out, 99))
+        parked.release()
+    alone, beside = statistics.median(found[quiet]), statistics.median(found[busy])
+    report("(d) p99 of /token, alone", f"{alone:.2f} ms", f"median of {5 * ROUNDS} rounds")
+    report(f"(d) p99 of /token, {PARKED:,} others hang on Spotify", f"{beside:.2f} ms")
+    report("(d) with / without", f"{beside / alone:.2f}", "wanted: at most 1.25")
 
 
 PARTS = {"a": bench_token, "b": bench_logins, "c": bench_memory, "d": bench_hanging}

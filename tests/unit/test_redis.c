@@ -71,6 +71,7 @@ static void log_capture(void)
     int fd = open(log_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     dup2(fd, 2);
     close(fd);
+    log_set_level(log_get_level()); /* looks at stderr again */
 }
 
 static int log_count_and_end(const char *text, const char *more)
@@ -78,6 +79,7 @@ static int log_count_and_end(const char *text, const char *more)
     static char content[65536];
     dup2(saved_stderr, 2);
     close(saved_stderr);
+    log_set_level(log_get_level());
     int fd = open(log_path, O_RDONLY);
     ssize_t len = read(fd, content, sizeof(content) - 1);
     close(fd);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -173,13 +174,26 @@ static void fill_standard_descriptors(void)
     }
 }
 
+/* A core dump would hold keys and tokens. Of 1 byte no file is made, and none is handed to a
+ * program either, which 0 would not stop (core(5)). */
+static void forbid_core_dumps(void)
+{
+    const struct rlimit smallest = {1, 1};
+
+    setrlimit(RLIMIT_CORE, &smallest);
+}
+
 int main(int argc, char **argv)
 {
+    forbid_core_dumps();
     fill_standard_descriptors();
     seal_init();
+    /* Before any argument: a web server makes arguments of a query string (RFC 3875 4.4). */
+    if (getenv("GATEWAY_INTERFACE") != NULL && !listen_inherited()) {
+        return run_cgi();
+    }
     if (argc == 1) {
-        return getenv("GATEWAY_INTERFACE") != NULL && !listen_inherited() ? run_cgi()
-                                                                          : run_service();
+        return run_service();
     }
     if (argc == 3 && strcmp(argv[1], "--new-client") == 0) {
         return run_new_client(argv[2]);

@@ -45,6 +45,7 @@ static const struct meaning meanings[ERR__MAX] = {
                      "Spotify does not accept this login at the moment. Please log in again."},
 
     [ERR_STORE] = {503, UNAVAILABLE, "The session store cannot be reached. Please try again soon."},
+    [ERR_UNREADABLE] = {503, UNAVAILABLE, "This login cannot be read here. Please try again soon."},
     [ERR_UPSTREAM] = {503, UNAVAILABLE, "Spotify does not answer. Please try again soon."},
     [ERR_UPSTREAM_BUSY] = {503, UNAVAILABLE,
                            "Too many requests to Spotify are under way. Please try again soon."},
@@ -101,6 +102,7 @@ const char *err_name(enum err err)
         [ERR_REPLACED] = "replaced",
         [ERR_SUSPECT] = "suspect",
         [ERR_STORE] = "store",
+        [ERR_UNREADABLE] = "unreadable",
         [ERR_UPSTREAM] = "upstream",
         [ERR_UPSTREAM_BUSY] = "upstream_busy",
         [ERR_MISCONFIGURED] = "misconfigured",

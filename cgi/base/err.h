@@ -24,6 +24,7 @@ enum err {
 
     /* Nobody's fault; the same request may succeed later: 503 with Retry-After. */
     ERR_STORE,         /* Redis not reached, too slow or failing */
+    ERR_UNREADABLE,    /* Redis has the record, and it does not open in this process */
     ERR_UPSTREAM,      /* no usable answer from Spotify */
     ERR_UPSTREAM_BUSY, /* UPSTREAM_MAX_IN_FLIGHT calls are under way in this worker */
     ERR_MISCONFIGURED, /* Spotify refuses our credentials (invalid_client): an operator must act */

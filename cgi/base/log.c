@@ -1,9 +1,14 @@
-/* Log lines: JSON on stderr, one write(2) each so that the lines of several workers never mix. What
- * is logged, and that nothing secret is, is up to the callers. */
+/* Log lines: JSON on stderr, one write(2) each so that the lines of several workers never mix. A
+ * reader that has stopped reading costs lines, never time: what cannot be written at once is
+ * dropped and counted. What is logged, and that nothing secret is, is up to the callers. */
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -11,6 +16,10 @@
 #include "base/json.h"
 
 #define TEXT_MAX 512
+/* A pipe that is ready takes this much at once, undivided (pipe(7)). */
+#define LINE_MAX_LEN ((size_t)PIPE_BUF)
+#define CUT ",\"cut\":true"
+#define CLOSE "}\n"
 
 static const char *const level_names[LOG_LEVEL__MAX] = {
     [LOG_ERROR] = "error",
@@ -21,9 +30,34 @@ static const char *const level_names[LOG_LEVEL__MAX] = {
 
 static enum log_level max_level = LOG_INFO;
 
+/* Where lines go, once that is known. */
+static int log_fd = -1;
+static bool is_file; /* a regular one, which is always ready */
+static int64_t dropped;
+
+/* Find out what stderr is. Of a pipe, open a description of our own, which may be non-blocking: the
+ * inherited one is shared with processes that do not expect that. Where that is not allowed, poll()
+ * before each write is all there is; two workers at the last free place are then not told apart. */
+static void find_stderr(void)
+{
+    struct stat status = {0};
+    if (log_fd > STDERR_FILENO) {
+        close(log_fd);
+    }
+    log_fd = -1;
+    is_file = fstat(STDERR_FILENO, &status) == 0 && S_ISREG(status.st_mode);
+    if (S_ISFIFO(status.st_mode)) {
+        log_fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    }
+    if (log_fd < 0) {
+        log_fd = STDERR_FILENO;
+    }
+}
+
 void log_set_level(enum log_level level)
 {
     max_level = level;
+    find_stderr();
 }
 
 enum log_level log_get_level(void)
@@ -85,32 +119,42 @@ static void add_context(struct json_writer *writer)
     }
 }
 
+/* As many fields as there is room for: foreign text grows up to sixfold when it is escaped. */
 static void add_fields(struct json_writer *writer, const struct log_field *field)
 {
+    struct buf *line = writer->out;
     for (; field->name; field++) {
+        size_t before = line->len;
         if (field->text) {
             add_text(writer, field->name, field->text);
         } else {
             json_add_integer(writer, field->name, field->number);
         }
+        if (line->len + strlen(CUT CLOSE) > LINE_MAX_LEN) {
+            line->len = before;
+            buf_adds(line, CUT);
+            return;
+        }
     }
 }
 
-/* A log that cannot be written must not stop the service, so the result is not looked at. */
-static void write_line(const struct buf *line)
+/* False when it could not be written without waiting. Any other failure is the same as success: a
+ * log that cannot be written must not stop the service. */
+static bool write_at_once(const struct buf *line)
 {
+    struct pollfd ready = {.fd = log_fd, .events = POLLOUT};
+    if (!is_file && poll(&ready, 1, 0) == 0) {
+        return false;
+    }
     ssize_t written;
     do {
-        written = write(STDERR_FILENO, line->data, line->len);
+        written = write(log_fd, line->data, line->len);
     } while (written < 0 && errno == EINTR);
+    return written >= 0 || errno != EAGAIN;
 }
 
-void log_write(enum log_level level, const char *event, const struct log_field *fields)
+static bool write_line(enum log_level level, const char *event, const struct log_field *fields)
 {
-    if (level > max_level) {
-        return;
-    }
-
     /* One for all lines: nothing here parks, so no second line begins while one is made. */
     static struct buf line;
     buf_reset(&line);
@@ -126,7 +170,23 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     json_add_integer(&writer, "pid", getpid());
     add_context(&writer);
     add_fields(&writer, fields);
-    json_close(&writer);
-    buf_addc(&line, '\n');
-    write_line(&line);
+    buf_adds(&line, CLOSE);
+    return write_at_once(&line);
+}
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields)
+{
+    if (level > max_level) {
+        return;
+    }
+    if (log_fd < 0) {
+        find_stderr();
+    }
+    const struct log_field count[] = {LOG_NUMBER("lines", dropped), {0, 0, 0}};
+    if (dropped > 0 && write_line(LOG_WARN, "log lines dropped", count)) {
+        dropped = 0;
+    }
+    if (dropped > 0 || !write_line(level, event, fields)) {
+        dropped++;
+    }
 }

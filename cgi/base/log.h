@@ -17,6 +17,7 @@ struct log_context {
     uint64_t upstream_us;   /* waited for Spotify */
 };
 
+/* Also looks anew at what stderr is; without this call, the first line does. */
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 
@@ -44,7 +45,10 @@ static inline struct log_field log_text(const char *name, const char *text)
 #define LOG_NUMBER(name, value) ((struct log_field){(name), 0, (int64_t)(value)})
 
 /* Write one line: event is a short fixed phrase, fields end with one whose name is NULL (the macros
- * add it). Text is escaped, cut at 512 bytes. */
+ * add it). Text is escaped, cut at 512 bytes; fields that would make the line longer than PIPE_BUF
+ * are left out, and "cut":true says so. Never waits: where stderr is a pipe, socket or terminal
+ * that takes no more, the line is dropped, and the next one that gets through follows one that says
+ * how many were ("log lines dropped"). */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);
 
 /* The first element only makes the list one that never is empty. */

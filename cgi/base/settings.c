@@ -45,8 +45,8 @@ static const struct setting TABLE[] = {
      "origin of Spotify's accounts service; plain http for loopback addresses only"},
     {"SPOTIFY_API_URL", "https://api.spotify.com", NULL, false, settings_parse_upstream,
      AT(api_url), 0, 0, "origin of Spotify's Web API; plain http for loopback addresses only"},
-    {"UPSTREAM_CA_FILE", NULL, "the system's", false, settings_parse_file, AT(upstream_ca_file), 0,
-     0, "file with the CA certificates (PEM) for those two"},
+    {"UPSTREAM_CA_FILE", NULL, "the system's", false, settings_parse_ca_file, AT(upstream_ca_file),
+     0, 0, "file with the CA certificates (PEM) for those two"},
     {"REDIS_URL", "redis://127.0.0.1:6379/0", NULL, false, settings_parse_redis, AT(redis), 0, 0,
      "`redis://[user:password@]host[:port][/database]` or "
      "`unix://[user:password@]/path[?db=database]`"},

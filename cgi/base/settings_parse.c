@@ -18,6 +18,7 @@
 #define PREFIX_MAX 64
 #define CLIENT_NAME_MAX 64
 #define SERVICE_CLIENTS_MAX 256
+#define CERTIFICATE_BEGIN "-----BEGIN CERTIFICATE-----"
 #define WORD_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 /* The member of out that this row of the table fills. */
@@ -116,8 +117,26 @@ void settings_parse_number(const struct setting *setting, const char *value, str
     }
 }
 
-void settings_parse_file(const struct setting *setting, const char *value, struct settings *out,
-                         struct report *report)
+/* Whether fd, which this closes, holds a certificate in PEM (RFC 7468 5). */
+static bool has_certificate(int fd)
+{
+    FILE *file = fdopen(fd, "r");
+    char line[128];
+    bool found = false;
+
+    if (file == NULL) {
+        close(fd);
+        return false;
+    }
+    while (!found && fgets(line, sizeof(line), file) != NULL) {
+        found = strncmp(line, CERTIFICATE_BEGIN, strlen(CERTIFICATE_BEGIN)) == 0;
+    }
+    fclose(file);
+    return found;
+}
+
+void settings_parse_ca_file(const struct setting *setting, const char *value, struct settings *out,
+                            struct report *report)
 {
     int fd = open(value, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     struct stat status;
@@ -127,11 +146,14 @@ void settings_parse_file(const struct setting *setting, const char *value, struc
                          strerror(errno));
     } else if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         settings_problem(report, "that is no regular file; name a file");
+        close(fd);
+    } else if (!has_certificate(fd)) {
+        settings_problem(report,
+                         "that file holds no certificate; name one with at least one "
+                         "%s (PEM)",
+                         CERTIFICATE_BEGIN);
     } else {
         *(char **)member(setting, out) = xstrdup(value);
-    }
-    if (fd >= 0) {
-        close(fd);
     }
 }
 

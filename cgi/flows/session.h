@@ -8,7 +8,7 @@
 
 /* Look up the session of the request's cookie (R1). On OK *out is cleared by the caller; secret is
  * its id. ERR_NO_COOKIE: none came. ERR_ABSENT: there is no such session, or the cookie is not one
- * of ours. ERR_REPLACED. ERR_STORE: unknown. */
+ * of ours. ERR_REPLACED. ERR_STORE, ERR_UNREADABLE: unknown. */
 enum err session_load(struct service *service, const struct request *request, struct secret *secret,
                       struct session *out);
 

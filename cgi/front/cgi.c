@@ -70,6 +70,7 @@ int cgi_serve(struct service *service)
         route_serve(service, &request, &reply);
     } else {
         problem_reply(&reply, service->settings, err, false);
+        route_finish(service->settings, &request, &reply);
     }
     int code = write_reply(&reply);
     reply_clear(&reply);

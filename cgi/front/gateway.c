@@ -76,6 +76,7 @@ static const char *read_route(const struct request *request)
 enum err gateway_read(const char *const *variables, struct request *out)
 {
     *out = (struct request){.variables = variables, .body = ""};
+    read_id(out, out->id);
     const char *method = request_variable(out, "REQUEST_METHOD");
     if (method == NULL || *method == '\0') {
         return ERR_INVALID_REQUEST;
@@ -86,7 +87,6 @@ enum err gateway_read(const char *const *variables, struct request *out)
     if (out->query == NULL) {
         out->query = "";
     }
-    read_id(out, out->id);
     return OK;
 }
 

@@ -319,12 +319,30 @@ static bool wants_html(const struct route *route, const struct request *request,
            !request_prefers_json(request);
 }
 
-static void add_common_headers(const struct request *request, struct reply *reply)
+static void add_common_headers(const struct settings *settings, const struct request *request,
+                               struct reply *reply)
 {
     reply_add_header(reply, "Cache-Control", "no-store");
     reply_add_header(reply, "X-Content-Type-Options", "nosniff");
     reply_add_header(reply, "Referrer-Policy", "no-referrer");
     reply_add_header(reply, "X-Request-Id", request->id);
+    if (settings->secure) { /* RFC 6797 7.2: over https only */
+        reply_add_header(reply, "Strict-Transport-Security", "max-age=31536000");
+    }
+}
+
+void route_finish(const struct settings *settings, const struct request *request,
+                  struct reply *reply)
+{
+    add_common_headers(settings, request, reply);
+    if (request->method == METHOD_HEAD) {
+        buf_reset(&reply->body);
+    } else if (reply->status != 204) {
+        struct buf length = {0};
+        buf_addf(&length, "%zu", reply->body.len);
+        reply_add_header(reply, "Content-Length", buf_str(&length));
+        buf_clear(&length);
+    }
 }
 
 void route_serve(struct service *service, struct request *request, struct reply *reply)
@@ -338,15 +356,7 @@ void route_serve(struct service *service, struct request *request, struct reply 
     if (err != OK) {
         problem_reply(reply, service->settings, err, wants_html(route, request, err));
     }
-    add_common_headers(request, reply);
-    if (request->method == METHOD_HEAD) {
-        buf_reset(&reply->body);
-    } else if (reply->status != 204) {
-        struct buf length = {0};
-        buf_addf(&length, "%zu", reply->body.len);
-        reply_add_header(reply, "Content-Length", buf_str(&length));
-        buf_clear(&length);
-    }
+    route_finish(service->settings, request, reply);
     log_info("request", LOG_TEXT("method", method_name(request->method)),
              LOG_TEXT("route", route ? route->path : "unknown"),
              LOG_NUMBER("status", reply->status), LOG_NUMBER("us", clock_mono_us() - begun_us),

@@ -11,4 +11,9 @@
  * writes the request's log line. Sets request->params. Only inside a fiber. */
 void route_serve(struct service *service, struct request *request, struct reply *reply);
 
+/* The last of it, for a request that is refused before it can be routed: the headers that every
+ * answer has, the length, no body for HEAD. */
+void route_finish(const struct settings *settings, const struct request *request,
+                  struct reply *reply);
+
 #endif

@@ -17,8 +17,9 @@ enum err logout_post(struct service *service, const struct request *request, str
         err = wants_all ? store_end_user_sessions(service->store, &secret, &session)
                         : store_end_session(service->store, &secret, &session);
         session_clear(&session);
-    } else if (err == ERR_STORE && !wants_all) {
-        /* Perhaps only this record cannot be read here; it can be ended all the same. */
+    } else if (err == ERR_UNREADABLE && !wants_all) {
+        /* It can be ended all the same. Not so after ERR_STORE: a Redis that stands still would end
+         * it later, under an answer that says that nothing was done. */
         err = store_end_session(service->store, &secret, NULL);
     } else if (err == ERR_NO_COOKIE || err == ERR_ABSENT || err == ERR_REPLACED) {
         err = OK; /* nobody is logged in, which is what was asked for */

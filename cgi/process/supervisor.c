@@ -31,10 +31,8 @@ struct supervisor {
 
 static void raise_limits(void)
 {
-    struct rlimit files, none = {0, 0};
+    struct rlimit files;
 
-    /* A core file would hold keys and tokens. */
-    setrlimit(RLIMIT_CORE, &none);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);

@@ -3,8 +3,10 @@
  * finished, tokens that Redis has not taken yet are offered to it until the deadline. */
 #include "process/worker.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -128,10 +130,23 @@ int worker_run(const struct settings *settings, int listen_fd)
     return 0;
 }
 
+/* The web server takes the end of our output for the end of the answer, and must not wait for it as
+ * long as this process lives. */
+static void end_output(void)
+{
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    fflush(stdout);
+    if (null >= 0) {
+        dup2(null, STDOUT_FILENO);
+        close(null);
+    }
+}
+
 static void serve_cgi(void *argument)
 {
     struct worker *worker = argument;
     worker->exit_code = cgi_serve(&worker->service);
+    end_output();
     while (renewals_unsaved(worker->service.renewals) > 0) {
         fiber_sleep(
             DRAIN_POLL_MS); /* a renewed token that Redis does not have exists nowhere else */

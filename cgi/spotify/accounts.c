@@ -105,6 +105,12 @@ enum err accounts_redeem_code(const struct accounts *accounts, const char *code,
         query_add(&form, "code_verifier", verifier);
     }
     err = call_token_endpoint(accounts, "token code", &form, tokens, retry_after_s);
+    if (err == OK && tokens->expires_in == 0) {
+        log_warn("token answer unusable", LOG_TEXT("call", "token code"),
+                 LOG_TEXT("problem", "expires_in is not a number of seconds"));
+        tokens_clear(tokens);
+        err = ERR_UPSTREAM;
+    }
     buf_clear(&form);
     return err;
 }

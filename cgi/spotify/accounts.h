@@ -31,7 +31,9 @@ enum err accounts_redeem_code(const struct accounts *accounts, const char *code,
                               const char *redirect_uri, const char *verifier, struct tokens *tokens,
                               int64_t *retry_after_s);
 
-/* R4: RFC 6749 6. Errors as above. */
+/* R4: RFC 6749 6. Errors as above, but for an expires_in that says nothing usable: then the answer
+ * is handed on with expires_in 0, because its refresh token may be the only one that still works.
+ */
 enum err accounts_refresh(const struct accounts *accounts, const char *refresh_token,
                           struct tokens *tokens, int64_t *retry_after_s);
 

@@ -12,7 +12,8 @@
 #define ANSWER_MAX 65536
 #define EXPIRES_IN_DEFAULT 3600
 #define EXPIRES_IN_MAX ((int64_t)31536000)
-#define EXPIRES_IN_DIGITS_MAX 8
+/* A whole number that int64_t holds; larger ones mean the same here. */
+#define REAL_MAX 9e15
 
 #define ERROR_INVALID_GRANT "invalid_grant"
 
@@ -103,38 +104,42 @@ static const char *check_scope(const json_t *value)
     return NULL;
 }
 
-/* Digits alone, without a sign; -1 for any other text. */
-static int64_t parse_digits(const char *text)
+/* Digits alone, without a sign, as far as a year needs them; 0 for any other text. */
+static int64_t read_digits(const char *text)
 {
-    size_t len = strlen(text);
     int64_t number = 0;
-    if (len == 0 || len > EXPIRES_IN_DIGITS_MAX) {
-        return -1;
-    }
     for (; *text; text++) {
         if (*text < '0' || *text > '9') {
-            return -1;
+            return 0;
         }
-        number = number * 10 + (*text - '0');
+        number = number > EXPIRES_IN_MAX ? number : number * 10 + (*text - '0');
     }
     return number;
 }
 
-static const char *parse_expires_in(const json_t *value, int64_t *out)
+static int64_t read_whole(double real)
 {
-    int64_t seconds = -1;
+    real = real < REAL_MAX ? real : REAL_MAX;
+    return real >= 1 && (double)(int64_t)real == real ? (int64_t)real : 0;
+}
+
+/* An answer is not refused for this: with it would go a refresh token that replaced the old one. */
+static int64_t read_expires_in(const json_t *value)
+{
+    int64_t seconds = 0;
     if (!value) {
         seconds = EXPIRES_IN_DEFAULT;
     } else if (json_is_integer(value)) {
         seconds = json_integer_value(value);
+    } else if (json_is_real(value)) {
+        seconds = read_whole(json_real_value(value));
     } else if (json_is_string(value)) {
-        seconds = parse_digits(json_string_value(value));
+        seconds = read_digits(json_string_value(value));
     }
-    if (seconds < 1 || seconds > EXPIRES_IN_MAX) {
-        return "expires_in is not a number of seconds from 1 to a year";
+    if (seconds < 1) {
+        return 0;
     }
-    *out = seconds;
-    return NULL;
+    return seconds < EXPIRES_IN_MAX ? seconds : EXPIRES_IN_MAX;
 }
 
 enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out, const char **problem)
@@ -143,7 +148,6 @@ enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out, c
     const json_t *access_token = get_member(root, "access_token");
     const json_t *refresh_token = get_member(root, "refresh_token");
     const json_t *scope = get_member(root, "scope");
-    int64_t expires_in = 0;
 
     *problem = root ? NULL : "not one well-formed JSON object";
     if (!*problem) {
@@ -159,9 +163,6 @@ enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out, c
         *problem = check_scope(scope);
     }
     if (!*problem) {
-        *problem = parse_expires_in(get_member(root, "expires_in"), &expires_in);
-    }
-    if (!*problem) {
         *out = (struct tokens){
             .access_token = xstrdup(json_string_value(access_token)),
             /* An empty one means the same as none (contract A.7). */
@@ -169,7 +170,7 @@ enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out, c
                                  ? xstrdup(json_string_value(refresh_token))
                                  : NULL,
             .scope = xstrdup(json_string_value(scope)),
-            .expires_in = expires_in,
+            .expires_in = read_expires_in(get_member(root, "expires_in")),
         };
     }
     json_decref(root);

@@ -8,11 +8,13 @@
 #include "base/model.h"
 
 /* A 200 of the token endpoint (RFC 6749 5.1). access_token must be a non-empty string of visible
- * ASCII (RFC 6750 2.1) up to TOKEN_MAX, token_type "Bearer" in any case. expires_in a whole number
- * or its text from 1 to 1 year; missing: 3600. refresh_token and scope: see struct tokens; of the
- * wrong type, over its limit or with characters outside RFC 6749's is ERR_FORMAT. A null counts as
- * missing. On ERR_FORMAT there is nothing to clear, and *problem is a static text that says what is
- * wrong, without any part of the body. */
+ * ASCII (RFC 6750 2.1) up to TOKEN_MAX, token_type "Bearer" in any case. refresh_token and scope:
+ * see struct tokens; of the wrong type, over its limit or with characters outside RFC 6749's is
+ * ERR_FORMAT. expires_in is never ERR_FORMAT: a whole number (also 3600.0) or its digits as text,
+ * at most a year, which is what more becomes; missing: 3600; anything else, also 0 or less, gives
+ * 0, which says that nothing usable was said. A null counts as missing. On ERR_FORMAT there is
+ * nothing to clear, and *problem is a static text that says what is wrong, without any part of the
+ * body. */
 enum err answer_parse_tokens(const char *body, size_t len, struct tokens *out,
                              const char **problem);
 

@@ -57,8 +57,8 @@ void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN +
 enum err store_put_session(struct store *store, const struct secret *secret,
                            const struct session *session);
 
-/* Look a session up: ERR_ABSENT, ERR_REPLACED, or ERR_STORE (also for a record that does not open
- * with the keys of this process, and for a replica, which may not know it yet). STORE_USE lets its
+/* Look a session up: ERR_ABSENT, ERR_REPLACED, ERR_UNREADABLE (it does not open with the keys of
+ * this process), or ERR_STORE (also for a replica, which may not know it yet). STORE_USE lets its
  * idle time begin anew, STORE_LOOK has no effect. */
 enum store_use { STORE_USE, STORE_LOOK };
 enum err store_get_session(struct store *store, const struct secret *secret, enum store_use use,
@@ -85,7 +85,7 @@ struct lease {
 /* R2 and R3 in one script. OK: the lease is ours for lease_ms and *out is the record as it stands.
  * ERR_STALE: no lease, the generation is no longer seen_generation, *out is the newer record.
  * ERR_HELD: another has it; call again with the same *lease. ERR_UPSTREAM: that one has failed, and
- * its failure is the result of all who waited for it. ERR_ABSENT, ERR_REPLACED. */
+ * its failure is the result of all who waited for it. ERR_ABSENT, ERR_REPLACED, ERR_UNREADABLE. */
 enum err store_take_lease(struct store *store, const struct secret *secret,
                           uint64_t seen_generation, int64_t lease_ms, struct lease *lease,
                           struct session *out);

@@ -49,7 +49,7 @@ struct store_generation store_generation(uint64_t generation);
 void store_seal_session(const struct store *store, const struct secret *secret,
                         const struct buf *key, const struct session *session, struct buf *out);
 
-/* OK: *out is filled. ERR_STORE: it does not open here, which does not say that it never will.
+/* OK: *out is filled. ERR_UNREADABLE: it does not open here, which does not say that it never will.
  * ERR_ABSENT: it is past SESSION_MAX_AGE. */
 enum err store_open_session(const struct store *store, const struct secret *secret,
                             const struct buf *key, const struct buf *value, struct session *out);

@@ -74,20 +74,20 @@ enum err store_open_session(const struct store *store, const struct secret *secr
 {
     if (value->len < GENERATION_LEN) {
         log_error("record does not open", LOG_TEXT("record", "session"));
-        return ERR_STORE;
+        return ERR_UNREADABLE;
     }
     struct buf aad = session_aad(key, value->data);
     struct buf plain = {0};
     enum err err = store_open(store, "session", secret, &aad, value->data + GENERATION_LEN,
                               value->len - GENERATION_LEN, &plain);
     if (err) {
-        err = ERR_STORE;
+        err = ERR_UNREADABLE;
         goto out;
     }
     if (record_parse_session(plain.data, plain.len, out)) {
         /* Another version wrote it, which may yet read it. */
         log_error("record of unknown format", LOG_TEXT("record", "session"));
-        err = ERR_STORE;
+        err = ERR_UNREADABLE;
         goto out;
     }
     out->generation = read_generation(value);

@@ -1,12 +1,15 @@
 """The program as plain CGI: one process a request, the environment and stdin in, stdout out."""
 
 import json
+import resource
 import subprocess
+import threading
+import time
 import urllib.parse
 
 import pytest
 
-from stack import reserve_port
+from stack import reserve_port, wait_until
 
 FETCH = {"HTTP_X_REQUESTED_WITH": "cgi", "HTTP_SEC_FETCH_SITE": "same-origin"}
 
@@ -39,7 +42,7 @@ class Cgi:
         self.cookies = {}
         self.more = {}  # environment of the web server, or headers that the client sends
 
-    def ask(self, method, route, query="", body=b"", **changes):
+    def environment(self, method, route, query="", body=b"", **changes):
         environment = {
             **self.stack.services[0].environment(), "GATEWAY_INTERFACE": "CGI/1.1",
             "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": method, "QUERY_STRING": query,
@@ -49,9 +52,12 @@ class Cgi:
         if body:
             environment["CONTENT_LENGTH"] = str(len(body))
             environment["CONTENT_TYPE"] = "application/x-www-form-urlencoded"
-        environment.update(changes)
-        done = subprocess.run([self.stack.services[0].program()], input=body, env=environment,
-                              capture_output=True, timeout=30)
+        return {**environment, **changes}
+
+    def ask(self, method, route, query="", body=b"", arguments=(), **changes):
+        environment = self.environment(method, route, query, body, **changes)
+        done = subprocess.run([self.stack.services[0].program(), *arguments], input=body,
+                              env=environment, capture_output=True, timeout=30)
         reply = Reply(done)
         assert reply.exit_code == 0
         assert "ERROR: " not in reply.log and "runtime error" not in reply.log
@@ -133,6 +139,80 @@ def test_cgi_short_body_has_no_effect(cgi):
     cgi.log_in()
     assert cgi.ask("POST", "/logout", body=b"all=true", CONTENT_LENGTH="9", **FETCH).status == 400
     assert cgi.ask("GET", "/token", **FETCH).status == 200
+
+
+@pytest.mark.parametrize("changes", [
+    {"CONTENT_LENGTH": "9"}, {"CONTENT_LENGTH": "70000"}, {"CONTENT_LENGTH": "x"},
+    {"REQUEST_METHOD": ""}], ids=str)
+def test_cgi_refused_request_has_the_common_headers(cgi, changes):
+    reply = cgi.ask("POST", "/logout", body=b"all=true", REQUEST_ID="of-the-web-server",
+                    **{**FETCH, **changes})
+    assert reply.status in (400, 413)
+    assert isinstance(reply.json()["error"], str)
+    assert reply.header("Cache-Control") == "no-store"
+    assert reply.header("X-Content-Type-Options") == "nosniff"
+    assert reply.header("Referrer-Policy") == "no-referrer"
+    assert reply.header("X-Request-Id") == "of-the-web-server"
+    assert reply.header("Content-Length") == str(len(reply.body))
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--new-key"], ["--check"], ["--help"], ["--version"], ["--health"], ["--new-client", "bob"],
+    ["x", "y"]], ids=" ".join)
+def test_cgi_takes_no_option_from_a_query_string(cgi, arguments):
+    """RFC 3875 4.4: a query string without "=" arrives as arguments."""
+    reply = cgi.ask("GET", "/nothing", "+".join(arguments), arguments=arguments)
+    assert (reply.status, reply.json()["error"]) == (404, "not_found")
+
+
+def test_80_core_dumps_are_off_in_cgi(cgi):
+    environment = cgi.environment("POST", "/logout", CONTENT_LENGTH="1", **FETCH)
+    with subprocess.Popen([cgi.stack.services[0].program()], env=environment,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: resource.prlimit(process.pid, resource.RLIMIT_CORE) == (1, 1), 10,
+                       "the limit")
+        finally:
+            process.communicate(b"x", timeout=20)
+
+
+def test_cgi_answer_ends_before_its_renewal_is_saved(make_stack):
+    """The web server does not wait for Redis to come back; the process does."""
+    cgi = Cgi(make_stack())
+    stack = cgi.stack
+    stack.spotify.behave("token", grant="authorization_code", expires_in=30)
+    stack.spotify.behave("token", grant="refresh_token", rotation="new", latency=0.5)
+    cgi.log_in()
+    environment = cgi.environment("GET", "/token", **FETCH)
+    with subprocess.Popen([stack.services[0].program()], env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        late = threading.Timer(20, process.kill)  # then the answer has no end before Redis is back
+        late.start()
+        wait_until(lambda: stack.spotify.calls(grant="refresh_token") == 1, 10, "the call")
+        stack.redis.pause()
+        try:
+            answer = process.stdout.read()
+            time.sleep(0.3)
+            assert process.poll() is None
+        finally:
+            stack.redis.cont()
+        log = process.stderr.read()
+        assert process.wait(20) == 0
+        late.cancel()
+    assert answer.startswith(b"Status: 200 ")
+    assert b"renewal saved late" in log
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert cgi.ask("GET", "/token", **FETCH).json()["access_token"] == body["access_token"]
+    assert stack.spotify.calls(grant="refresh_token") == 1
+
+
+def test_79_cgi_tells_to_use_https_only_where_it_is(cgi):
+    assert cgi.ask("GET", "/nothing").header("Strict-Transport-Security") is None
+    cgi.more = {"SPOTIFY_REDIRECT_URI": "https://music.example/auth/callback"}
+    for reply in (cgi.ask("GET", "/nothing"), cgi.ask("GET", "/session", **FETCH),
+                  cgi.ask("GET", "/authorize"), cgi.ask("POST", "/logout", CONTENT_LENGTH="5")):
+        assert reply.header("Strict-Transport-Security") == "max-age=31536000"
 
 
 def test_cgi_errors_are_answers(cgi):

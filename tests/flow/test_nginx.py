@@ -2,24 +2,31 @@
 that a client's headers have no effect behind it."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import time
 
 import pytest
 
 import traffic
 from browser import Browser
-from stack import Nginx, Stack, reserve_port, wait_until
+from spotify import certificates
+from stack import TREE, Nginx, Service, Stack, reserve_port, wait_until
 
 
 def exchange(stack, data, timeout_s=10):
     """Bytes to nginx as they are, and what it answers: (status, headers, body)."""
-    host, _, port = stack.url.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout_s) as client:
+    host, _, port = stack.url.partition("://")[2].rpartition(":")
+    with contextlib.ExitStack() as opened:
+        client = opened.enter_context(socket.create_connection((host, int(port)), timeout_s))
+        if stack.url.startswith("https:"):
+            context = ssl.create_default_context(cafile=stack.nginx.authority)
+            client = opened.enter_context(context.wrap_socket(client, server_hostname=host))
         client.sendall(data)
         answer = b""
         while part := client.recv(65536):
@@ -199,6 +206,74 @@ def test_77_a_clients_request_id_is_not_taken(stack):
     browser = Browser(stack)
     answer = browser.session(headers={"X-Request-Id": "f" * 32, "Request-Id": "f" * 32})
     assert answer.headers["X-Request-Id"] != "f" * 32
+
+
+# HTTPS
+
+
+class OverTls(Nginx):
+    def write_config(self):
+        super().write_config()
+        folder = self.directory / "tls"
+        certificate, key = certificates.make(folder)["good"]
+        self.authority = folder / "ca.pem"
+        text = self.config.read_text().replace(
+            f"listen {self.listen} backlog=4096;",
+            f"listen {self.listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};")
+        self.config.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def over_tls():
+    stack = Stack(workers=1)
+    stack.nginx.__class__ = OverTls
+    stack.url = stack.url.replace("http:", "https:")
+    stack.redirect_uri = stack.url + "/auth/callback"
+    with stack:
+        yield stack
+
+
+HSTS = "strict-transport-security"
+CALLED = ["X-Requested-With: x", "Sec-Fetch-Site: same-origin"]
+ANSWERS = [  # of the service, and of nginx itself
+    ("GET", "/auth/session", CALLED, 200), ("GET", "/auth/session", [], 403),
+    ("GET", "/auth/authorize", [], 302), ("GET", "/auth/nothing", [], 404),
+    ("GET", "/auth/healthz", [], 404), ("GET", "/auth", [], 404),
+    ("POST", "/auth/logout", ["Content-Length: 65537"], 413),
+    ("POST", "/auth/logout", ["Content-Length: x"], 400),
+    ("POST", "/auth/logout", ["Transfer-Encoding: gzip"], 501),
+    # Long enough, and short enough for one TLS record: nginx closes without reading further ones.
+    ("GET", "/auth/session", ["X-Long: " + "x" * 10000], 400),
+    ("GET", "/auth/session?" + "x" * 10000, [], 414)]
+
+
+@pytest.mark.parametrize("method, target, headers, status", ANSWERS, ids=lambda _: "")
+def test_79_answers_over_https_say_to_use_nothing_else(over_tls, method, target, headers, status):
+    got, found, _ = get(over_tls, target, *headers, method=method, body=bytes(65537 * (status == 413)))
+    assert (got, found.get(HSTS)) == (status, "max-age=31536000")
+
+
+def test_79_nginx_says_so_while_the_service_is_down(over_tls):
+    over_tls.services[0].stop()
+    got, found, _ = get(over_tls, "/auth/session")
+    assert (got, found.get(HSTS)) == (502, "max-age=31536000")
+    over_tls.services[0].start()
+
+
+@pytest.mark.parametrize("method, target, headers, status", ANSWERS, ids=lambda _: "")
+def test_79_answers_over_plain_http_say_nothing_of_https(stack, method, target, headers, status):
+    got, found, _ = get(stack, target, *headers, method=method, body=bytes(65537 * (status == 413)))
+    assert (got, HSTS in found) == (status, False)
+
+
+def test_nginx_waits_longer_than_the_service_can_take():
+    """A callback makes two calls to Spotify."""
+    conf = (TREE / "nginx" / "spotify-auth.conf").read_text()
+    waits = re.findall(r"fastcgi_read_timeout (\d+)s;", conf)
+    table = Service({}, "").run("--help").stdout
+    most, = re.findall(r"`UPSTREAM_TIMEOUT_MS` .*\(1 to (\d+)\)", table)
+    assert len(waits) == 1
+    assert int(waits[0]) > 2 * int(most) / 1000 + 30
 
 
 # What is sent twice, and over which connection

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import resource
@@ -91,7 +92,8 @@ def test_starts_as_many_workers_as_set(make_service, count):
 def test_80_core_dumps_are_off(make_service):
     service = make_service()
     for pid in (service.pid, *service.workers()):
-        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+        # 0 would not stop a kernel.core_pattern that is a pipe (core(5)).
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (1, 1)
 
 
 def test_starts_a_worker_for_each_cpu(make_service):
@@ -498,6 +500,62 @@ def test_log_route_of_an_unknown_path_shows_nothing_of_it(stack, browser):
     line, = request_lines(stack, request_id=answer.headers["X-Request-Id"])
     assert line["status"] == 404
     assert "hidden" not in str(line) and "where-secret" not in str(line)
+
+
+class Unread(Service):
+    """The program with a pipe as its stderr; .pipe is the end that nobody reads."""
+
+    def launch(self, argv, env=None, cwd=None):
+        self.pipe, write = os.pipe()
+        # The shell opens the pipe for itself, so that its flags are those of nobody else.
+        target = f"/proc/{os.getpid()}/fd/{write}"
+        super().launch(["/bin/sh", "-c", 'exec "$@" 2>' + target, "sh", *argv], env, cwd)
+        wait_until(lambda: self.standard_error() == os.readlink(f"/proc/self/fd/{write}"), 5, "exec")
+        os.close(write)
+
+    def standard_error(self):
+        return os.readlink(f"/proc/{self.pid}/fd/2")
+
+    def read_log(self):
+        """What has come through the pipe since the last call, as objects."""
+        os.set_blocking(self.pipe, False)
+        text = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self.pipe, 65536):
+                text += part
+        return [json.loads(line) for line in text.splitlines() if line.startswith(b"{")]
+
+
+def test_log_that_nobody_reads_holds_nobody_up(make_service):
+    service = make_service(kind=Unread, WORKERS=2)
+    with Connection(service.path) as connection:
+        for _ in range(2000):
+            connection.send(request(variables(SCRIPT_NAME="/session")))
+            assert connection.reply().status == 403
+    written = [line for line in service.read_log() if line.get("route") == "/session"]
+    assert 50 < len(written) < 2000
+    ask(service.path, variables(SCRIPT_NAME="/nothing"))
+    worker = written[-1]["pid"]
+    for _ in range(50):  # until the worker that dropped them is the one that is asked
+        lines = [line for line in service.read_log() if line["pid"] == worker]
+        if lines:
+            break
+        ask(service.path, variables(SCRIPT_NAME="/nothing"))
+    assert (lines[0]["event"], lines[1]["event"]) == ("log lines dropped", "request")
+    assert lines[0]["lines"] == 2000 - len(written)
+    assert service.stop() == 0
+    os.close(service.pipe)
+
+
+def test_log_that_nobody_reads_holds_up_no_end(make_service):
+    service = make_service(kind=Unread, WORKERS=2)
+    with Connection(service.path) as connection:
+        for _ in range(2000):
+            connection.send(request(variables(SCRIPT_NAME="/session")))
+            assert connection.reply().status == 403
+    code, took = ended(service)
+    assert (code, took < 5) == (0, True)
+    os.close(service.pipe)
 
 
 def test_log_lines_are_json_each(shared_stack):

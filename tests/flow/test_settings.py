@@ -103,6 +103,26 @@ def test_check_shows_no_secret(name, value):
     assert "hunter2" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "certificate\n",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        "# -----BEGIN CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+    ],
+)
+def test_check_wants_a_certificate_in_the_ca_file(tmp_path, content):
+    path = tmp_path / "ca.pem"
+    path.write_text(content)
+    done = run("--check", env=environment(UPSTREAM_CA_FILE=str(path)))
+    assert done.returncode == 1
+    assert done.stdout.startswith("UPSTREAM_CA_FILE: that file holds no certificate")
+    path.write_text(content + "Some CA\r\n-----BEGIN CERTIFICATE-----\r\nAAAA\r\n")
+    assert run("--check", env=environment(UPSTREAM_CA_FILE=str(path))).returncode == 0
+
+
 def test_check_reads_files(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("k1:" + KEY + "\n")

@@ -19,8 +19,7 @@ UNUSABLE = [
     {"refresh_token": "number"},
     {"refresh_token_length": 8193},
     *({"token_type": kind} for kind in ("mac", "missing", "null", "", "Bearer ", "bearer,mac")),
-    *({"expires_in": value} for value in (0, -1, 1e99, 10**12, 2**63, 2**64, "", "x", "-5", "1e3",
-                                          1.5, True, [], {})),
+    *({"expires_in": value} for value in (0, -1, 2**64, "", "x", "-5", "1e3", 1.5, True, [], {})),
     {"scope": 'a"b'},
     {"scope": "a\\b"},
     {"scope": "caf\u00e9"},
@@ -178,6 +177,8 @@ def test_34_good_answer_gives_a_session(stack, browser, behaviour):
 
 @pytest.mark.parametrize("expires_in, seconds", [
     (1, 1), (3600, 3600), ("3600", 3600), ("missing", 3600), (86400, 86400), ("null", 3600),
+    (3600.0, 3600), (31536001, 31536000), (10**12, 31536000), ("1000000000000", 31536000),
+    (2**63 - 1, 31536000), (1e99, 31536000),
 ])
 def test_expires_in_is_taken_as_number_or_text(stack, browser, expires_in, seconds):
     stack.spotify.behave("token", grant="authorization_code", expires_in=expires_in)

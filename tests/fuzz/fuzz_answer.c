@@ -37,7 +37,7 @@ static void try_tokens(const char *body, size_t len)
     }
     require(!problem && tokens.access_token && *tokens.access_token);
     require(!tokens.refresh_token || *tokens.refresh_token);
-    require(tokens.expires_in >= 1 && tokens.expires_in <= 31536000);
+    require(tokens.expires_in >= 0 && tokens.expires_in <= 31536000);
     require_text(tokens.access_token, TOKEN_MAX);
     require_text(tokens.refresh_token, TOKEN_MAX);
     require_text(tokens.scope, SCOPE_MAX);

@@ -219,6 +219,33 @@ static void token_answers_have_their_meaning(void **state)
     assert_int_equal(server_count_requests(), COUNT(table));
 }
 
+/* A login can be begun again; a refresh token that was replaced cannot. */
+static void an_unusable_expires_in_ends_a_login_and_no_refresh(void **state)
+{
+    static const char *const table[] = {"0", "-1", "3600.5", "\"soon\"", "true"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct trial login = {.code = "c"};
+        struct trial refresh = {.refresh_token = "old"};
+        char body[128];
+        snprintf(body, sizeof body,
+                 "{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"refresh_token\":\"new\","
+                 "\"expires_in\":%s}",
+                 table[i]);
+        set_script("200 OK", "", body);
+        call(&login);
+        assert_int_equal(login.err, ERR_UPSTREAM);
+        assert_int_equal(login.retry_after_s, -1);
+        assert_null(login.tokens.access_token);
+        assert_null(login.tokens.refresh_token);
+        call(&refresh);
+        assert_int_equal(refresh.err, OK);
+        assert_int_equal(refresh.tokens.expires_in, 0);
+        assert_string_equal(refresh.tokens.refresh_token, "new");
+        tokens_clear(&refresh.tokens);
+    }
+}
+
 static void too_many_calls_are_told_so(void **state)
 {
     struct trial trial = {.refresh_token = "rt"};
@@ -274,6 +301,7 @@ int main(void)
         CALL_TEST(without_pkce_there_is_no_verifier),
         CALL_TEST(a_refresh_has_exactly_the_fields),
         CALL_TEST(token_answers_have_their_meaning),
+        CALL_TEST(an_unusable_expires_in_ends_a_login_and_no_refresh),
         CALL_TEST(too_many_calls_are_told_so),
         CALL_TEST(the_profile_is_read_with_the_token),
         CALL_TEST(any_other_profile_answer_is_none),

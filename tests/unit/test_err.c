@@ -58,6 +58,7 @@ static void callers_see_the_words_of_the_contract(void **state)
         {ERR_REPLACED, 401, "login_required"},
         {ERR_SUSPECT, 401, "login_required"},
         {ERR_STORE, 503, "temporarily_unavailable"},
+        {ERR_UNREADABLE, 503, "temporarily_unavailable"},
         {ERR_UPSTREAM, 503, "temporarily_unavailable"},
         {ERR_UPSTREAM_BUSY, 503, "temporarily_unavailable"},
         {ERR_MISCONFIGURED, 503, "temporarily_unavailable"},

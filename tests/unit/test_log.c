@@ -6,9 +6,11 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fiber.h"
@@ -19,19 +21,30 @@ static int saved_stderr;
 static int pipe_read;
 static uv_loop_t loop;
 
-static int catch_stderr(void **state)
+/* As stderr is handed to a service: writing to it waits. */
+static int take_as_stderr(int ends[2])
 {
-    (void)state;
-    int ends[2];
-    if (pipe2(ends, O_NONBLOCK) != 0) {
-        return -1;
-    }
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
     saved_stderr = dup(STDERR_FILENO);
     dup2(ends[1], STDERR_FILENO);
     close(ends[1]);
     pipe_read = ends[0];
     log_set_level(LOG_INFO);
     return 0;
+}
+
+static int catch_stderr(void **state)
+{
+    (void)state;
+    int ends[2];
+    return pipe(ends) == 0 ? take_as_stderr(ends) : -1;
+}
+
+static int catch_stderr_socket(void **state)
+{
+    (void)state;
+    int ends[2];
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0 ? take_as_stderr(ends) : -1;
 }
 
 static int release_stderr(void **state)
@@ -182,14 +195,70 @@ static void lines_of_a_request_carry_its_context(void **state)
     json_decref(line);
 }
 
+/* Read all there is. Returns the number of lines. */
+static int drain(void)
+{
+    char text[4096];
+    ssize_t len;
+    int lines = 0;
+    while ((len = read(pipe_read, text, sizeof text)) > 0) {
+        for (ssize_t i = 0; i < len; i++) {
+            lines += text[i] == '\n';
+        }
+    }
+    return lines;
+}
+
 static void a_log_that_takes_nothing_stops_nobody(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2000; i++) {
+    const int count = 10000;
+    for (int i = 0; i < count; i++) {
         log_info("filling the pipe", LOG_TEXT("text", "which nobody reads meanwhile"));
     }
     struct pollfd full = {.fd = STDERR_FILENO, .events = POLLOUT};
     assert_int_equal(poll(&full, 1, 0), 0);
+    assert_false(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK);
+
+    int written = drain();
+    log_error("read again");
+    char text[8192] = {0};
+    assert_true(read(pipe_read, text, sizeof text - 1) > 0);
+    char *second = strchr(text, '\n') + 1;
+    json_t *line = json_parse_object(text, (size_t)(second - text) - 1, sizeof text);
+    assert_string_equal(json_get_string(line, "event"), "log lines dropped");
+    assert_string_equal(json_get_string(line, "level"), "warn");
+    assert_int_equal(json_get_integer(line, "lines", 0), count - written);
+    json_decref(line);
+    assert_non_null(strstr(second, "\"read again\""));
+
+    log_info("once");
+    assert_int_equal(drain(), 1);
+}
+
+/* No longer than what a pipe takes undivided, and without waiting when it is ready. */
+static void a_line_has_an_end(void **state)
+{
+    (void)state;
+    char escaped[513] = {0}, plain[513] = {0};
+    int cut = 0;
+    memset(escaped, 0x01, sizeof escaped - 1); /* six bytes each */
+    memset(plain, 'x', sizeof plain - 1);
+    for (const char *rest = plain; *rest; rest++) {
+        log_warn("request", LOG_TEXT("a", escaped), LOG_TEXT("b", plain + 112), LOG_TEXT("c", rest),
+                 LOG_NUMBER("d", 1));
+        char text[8192];
+        ssize_t size = read(pipe_read, text, sizeof text);
+        assert_in_range(size, 1, PIPE_BUF);
+        json_t *line = json_parse_object(text, (size_t)size - 1, sizeof text);
+        assert_non_null(line);
+        assert_string_equal(json_get_string(line, "a"), escaped);
+        bool whole = json_get_integer(line, "d", 0) == 1;
+        assert_int_equal(json_is_true(json_object_get(line, "cut")), !whole);
+        cut += !whole;
+        json_decref(line);
+    }
+    assert_in_range(cut, 1, 511);
 }
 
 static int start(void **state)
@@ -214,6 +283,10 @@ int main(void)
         LOG_TEST(long_text_is_cut_between_characters),
         LOG_TEST(lines_of_a_request_carry_its_context),
         LOG_TEST(a_log_that_takes_nothing_stops_nobody),
+        cmocka_unit_test_setup_teardown(a_log_that_takes_nothing_stops_nobody, catch_stderr_socket,
+                                        release_stderr),
+        LOG_TEST(a_line_has_an_end),
     };
+    alarm(60);
     return cmocka_run_group_tests(tests, start, NULL);
 }

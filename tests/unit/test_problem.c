@@ -24,7 +24,7 @@ static const enum err public_errors[] = {
     ERR_NOT_FOUND,       ERR_METHOD,        ERR_MEDIA_TYPE,    ERR_TOO_LARGE,
     ERR_ABSENT,          ERR_REPLACED,      ERR_SUSPECT,       ERR_INSUFFICIENT_SCOPE,
     ERR_STORE,           ERR_UPSTREAM,      ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED,
-    ERR_DRAINING,
+    ERR_DRAINING,        ERR_UNREADABLE,
 };
 #define PUBLIC_COUNT (sizeof(public_errors) / sizeof(public_errors[0]))
 

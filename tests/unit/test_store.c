@@ -354,22 +354,22 @@ static void body_tampered(void *argument)
     struct redis_value value_two = ask("GET", key_two, NULL);
     set_value(key_one, &value_two.text);
     set_value(key_two, &value_one.text);
-    CHECK(get_and_forget(&one) == ERR_STORE);
-    CHECK(get_and_forget(&two) == ERR_STORE);
+    CHECK(get_and_forget(&one) == ERR_UNREADABLE);
+    CHECK(get_and_forget(&two) == ERR_UNREADABLE);
 
     static const size_t kept[] = {0, 1, 7, 8, 9, 20, 40};
     for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
         const struct buf cut = {.data = value_one.text.data, .len = kept[i]};
         set_value(key_one, &cut);
         enum err err = get_and_forget(&one);
-        CHECK(err == ERR_STORE);
+        CHECK(err == ERR_UNREADABLE);
     }
     /* The generation is sealed in, too. */
     for (size_t at = 0; at < value_one.text.len; at += at < 8 ? 7 : 40) {
         value_one.text.data[at] ^= 1;
         set_value(key_one, &value_one.text);
         enum err err = get_and_forget(&one);
-        CHECK(err == ERR_STORE);
+        CHECK(err == ERR_UNREADABLE);
         value_one.text.data[at] ^= 1;
     }
     set_value(key_one, &value_one.text);
@@ -394,8 +394,8 @@ static void body_unknown_key(void *argument)
     struct session found = {0};
     struct lease lease = {0};
     strcpy(settings.keys.keys[0].kid, "k2");
-    CHECK(get_and_forget(&secret) == ERR_STORE);
-    CHECK(store_take_lease(store, &secret, 1, 5000, &lease, &found) == ERR_STORE);
+    CHECK(get_and_forget(&secret) == ERR_UNREADABLE);
+    CHECK(store_take_lease(store, &secret, 1, 5000, &lease, &found) == ERR_UNREADABLE);
     strcpy(settings.keys.keys[0].kid, "k1");
     CHECK(get_and_forget(&secret) == OK);
     CHECK(store_take_lease(store, &secret, 1, 5000, &lease, &found) == OK);

@@ -54,15 +54,6 @@ static void set_location(struct login_outcome *out, const char *return_to, const
     out->location = buf_take(&location);
 }
 
-static void put_outcome(struct service *service, const struct login_callback *callback,
-                        struct login_outcome *out)
-{
-    out->ended_at = clock_unix_s();
-    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
-        log_warn("login outcome not stored");
-    }
-}
-
 /* The same callback again: wait for the first one's outcome, as long as that can take from when it
  * took the login. ERR_USED: out is filled. OK: whoever took the login before could not go on, and
  * it is ours now. */
@@ -77,9 +68,8 @@ static enum err await_outcome(struct service *service, const struct login_callba
         err = store_take_login(service->store, callback->state, callback->binding, login, out);
     }
     if (err == ERR_USED && !out->location) {
-        /* The worker that had it is gone, and the code with it. Who comes next need not wait. */
+        /* The worker that had it is gone, and the code with it. */
         set_location(out, login->return_to, "temporarily_unavailable");
-        put_outcome(service, callback, out);
     }
     return err;
 }
@@ -167,7 +157,10 @@ static void finish_taken(struct service *service, const struct login_callback *c
         error = log_in(service, callback->code, login, out);
     }
     set_location(out, login->return_to, error);
-    put_outcome(service, callback, out);
+    out->ended_at = clock_unix_s();
+    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
+        log_warn("login outcome not stored");
+    }
 }
 
 enum err login_finish(struct service *service, const struct login_callback *callback,

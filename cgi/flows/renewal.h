@@ -24,9 +24,9 @@ size_t renewals_unsaved(const struct renewals *renewals);
 
 /* Renew *session, which the caller loaded (R1), and fill it anew. OK also when the renewal failed
  * for now but the token at hand is still valid. Else ERR_ABSENT, ERR_REPLACED: it was ended;
- * ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UPSTREAM, ERR_UPSTREAM_BUSY,
- * ERR_MISCONFIGURED: try again later, *retry_after_s says when (0: unknown). Only inside a fiber.
- */
+ * ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UNREADABLE, ERR_UPSTREAM,
+ * ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED: try again later, *retry_after_s says when (0: unknown).
+ * Only inside a fiber. */
 enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
                        struct session *session, int64_t *retry_after_s);
 

@@ -115,6 +115,18 @@ def test_logout_refuses_what_it_does_not_know(stack, value):
     assert is_logged_in(browser)
 
 
+def test_logout_ends_a_session_whose_record_does_not_open(stack):
+    browser, key = log_in_with_key(stack)
+    other, other_key = log_in_with_key(stack)
+    client, old = stack.redis.client(), {"Cookie": cookie_header(browser)}
+    client.set(key, client.get(other_key))
+    assert_unavailable(browser.token())
+    assert_logged_out(browser.logout())
+    assert not client.exists(key)
+    assert_login_required(browser.token(headers=old), cleared=True)
+    assert is_logged_in(other)
+
+
 @pytest.mark.parametrize("how", ["paused", "killed"])
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_logout_without_redis_is_503_and_keeps_the_cookie(stack, how, everywhere):

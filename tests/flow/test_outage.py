@@ -274,6 +274,28 @@ def test_read_only_redis_is_503_until_it_is_master_again(own):
     assert own.browser.token().status_code == 200
 
 
+def test_59_empty_replica_is_503_and_ends_no_session(own):
+    """Failover to a replica that has not caught up: what it does not have may be on the way."""
+    cookie = own.browser.cookie("spotify-session").value
+    with own.redis.client() as client:
+        kept = {key: (client.dump(key), max(0, client.pttl(key))) for key in client.scan_iter()}
+        client.flushall()
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        # First, while the connections that find it out have not been closed for it.
+        assert own.nginx.admin("/readyz")[0] == 503
+        for call in (own.browser.session, own.browser.token, own.browser.refresh,
+                     own.browser.logout):
+            assert_unavailable(call())
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        for key, (value, ttl_ms) in kept.items():
+            client.restore(key, ttl_ms, value)
+    wait_until(lambda: own.nginx.admin("/readyz")[0] == 200, 3, "readiness")
+    assert own.browser.cookie("spotify-session").value == cookie
+    assert own.browser.session().json()["authenticated"] is True
+    assert own.browser.token().status_code == 200
+    assert logged_in(own).token().status_code == 200
+
+
 # Redis over TCP, with a password and a database
 
 

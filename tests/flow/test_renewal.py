@@ -1,9 +1,12 @@
 """What holds when a token is renewed: one call to Spotify for everybody, nothing lost when somebody dies at the wrong
 moment, and what Spotify's refusals and outages mean for a session (API.md 4.3 to 4.6; C.3 54 to 61)."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 import fastcgi
 from browser import Browser
 from conftest import running
-from sessions import (OWN_COOKIE, Clock, ask, assert_login_required, assert_unavailable, cookie_header,
+from sessions import (OWN_COOKIE, PREFIX, Clock, ask, assert_login_required, assert_unavailable, cookie_header,
                       forget_failures, keys, log_in, log_in_with_key, meanwhile, redis_away, refreshes, together)
 from stack import wait_until
 
@@ -249,6 +252,61 @@ def test_redis_gone_during_a_renewal_costs_nobody_the_rotated_token(quick, how):
     assert refreshes(quick) == 2
 
 
+@contextlib.contextmanager
+def lease_of_another(stack, service, browser):
+    """Its lease has run out, and the renewal of another service hangs at Spotify during the block: a future."""
+    before = refreshes(stack)
+    forget_leases(stack)
+    stack.spotify.hang(grant="refresh_token")
+    with meanwhile(lambda: ask(service, browser, "/token")) as other:
+        wait_for_call(stack, before + 1)
+        try:
+            yield other
+        finally:
+            stack.spotify.release(grant="refresh_token")
+
+
+def assert_renewed_with_the_rotated_token(stack, browser, other, saved):
+    assert token_of(other.result(10)) == saved, "refused at Spotify, it finds what was saved"
+    wait_until(lambda: token_of(ask(stack.services[1], browser, "/token")) != saved, 10, "the next renewal")
+    assert refreshes(stack) == 3
+    assert json.loads(ask(stack.services[0], browser, "/session").body)["authenticated"] is True
+
+
+def test_a_rotated_token_is_saved_when_another_holds_the_lease_by_then(quick):
+    quick.spotify.behave("token", rotation="new")
+    quick.spotify.next(1, grant="refresh_token", answer_delay=0.3, expires_in=4)
+    browser = log_in(quick, expires_in=1)
+    let_expire(browser)
+    with meanwhile(lambda: ask(quick.services[0], browser, "/token")) as late:
+        wait_for_call(quick)
+        with lease_of_another(quick, quick.services[1], browser) as other:
+            saved = token_of(late.result(10))
+    assert_renewed_with_the_rotated_token(quick, browser, other, saved)
+
+
+def test_a_rotated_token_that_waited_for_redis_is_saved_when_another_holds_the_lease_by_then(quick):
+    quick.spotify.behave("token", rotation="new")
+    quick.spotify.next(1, grant="refresh_token", answer_delay=0.3, expires_in=4)
+    browser, key = log_in_with_key(quick, expires_in=1)
+    let_expire(browser)
+    old, worker = quick.redis.client().get(key), quick.services[0].workers()[0]
+    with meanwhile(lambda: ask(quick.services[0], browser, "/token")) as leader:
+        wait_for_call(quick)
+        quick.redis.kill()
+        unsaved = token_of(leader.result(10))
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        quick.redis.start()
+        wait_until(quick.services[1].ready, 10, "Redis is found again")
+        with lease_of_another(quick, quick.services[1], browser) as other:
+            os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: quick.redis.client().get(key) != old, 5, "the late save")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert_renewed_with_the_rotated_token(quick, browser, other, unsaved)
+
+
 def test_a_service_that_is_told_to_end_saves_first_what_redis_did_not_take(quick):
     quick.spotify.behave("token", rotation="new", kill_grant_on_reuse=True)
     quick.spotify.next(1, grant="refresh_token", answer_delay=0.4)
@@ -292,6 +350,73 @@ def test_redis_gone_before_a_renewal_makes_no_call(quick):
         assert_unavailable(browser.token())
     assert refreshes(quick) == 0
     assert browser.token().status_code == 200
+
+
+class PauseAtLease:
+    """A unix socket before Redis that pauses it when the next command about a lease is on its way there."""
+
+    def __init__(self, stack, path):
+        self.redis, self.path = stack.redis, path
+        self.armed, self.paused = threading.Event(), threading.Event()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(str(self.redis.socket_path))
+                for ends in ((near, far, self._look), (far, near, lambda data: None)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    def _look(self, data):
+        if self.armed.is_set() and b":lease:" in data:
+            self.armed.clear()
+            self.redis.pause()
+            self.paused.set()
+
+    @staticmethod
+    def _copy(source, target, look):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                look(data)
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def test_a_lease_that_redis_granted_after_its_asker_gave_up_holds_up_nobody(make_stack, tmp_path):
+    stack = make_stack(workers=1)  # with the default timeouts, such a lease would last for 13 s
+    service, before = stack.services[0], PauseAtLease(stack, tmp_path / "redis.sock")
+    service.settings["REDIS_URL"] = f"unix://{before.path}"
+    service.restart()
+    browser = log_in(stack, expires_in=1)
+    let_expire(browser)
+    client = stack.redis.client()
+    client.config_set("notify-keyspace-events", "KA")
+    with client.pubsub(ignore_subscribe_messages=True) as events:
+        events.psubscribe(f"__keyspace@0__:{PREFIX}lease:*")
+        events.get_message(timeout=5)
+        before.armed.set()
+        try:
+            assert_unavailable(browser.token())
+            assert before.paused.is_set()
+        finally:
+            stack.redis.cont()
+        granted = wait_until(lambda: events.get_message(timeout=1), 5, "the lease")
+    assert granted["data"] == b"set" and refreshes(stack) == 0
+    wait_until(service.ready, 5, "Redis is found again")
+    begun = time.monotonic()
+    token_of(browser.token())
+    assert time.monotonic() - begun < 3
+    before.close()
 
 
 # invalid_grant: a session is suspect first
@@ -535,6 +660,36 @@ def test_59_a_slow_spotify_is_given_up_in_time_and_the_valid_token_handed_out(qu
     quick.spotify.release()
     forget_failures(quick)
     assert due.token().json()["expires_in"] > 3500 and expired.token().status_code == 200
+
+
+def test_59_a_hanging_spotify_is_waited_for_once_while_the_token_is_valid(make_stack):
+    timeout_s = 1.5
+    stack = make_stack(workers=1, settings={"UPSTREAM_TIMEOUT_MS": int(timeout_s * 1000)})
+    browser = log_in(stack, expires_in=5)
+    stack.spotify.hang()
+    took = []
+    for _ in range(5):
+        begun = time.monotonic()
+        valid = token_of(browser.token())
+        took.append(time.monotonic() - begun)
+        forget_leases(stack)  # where it stands for a second that the renewal failed
+    assert took[0] > timeout_s - 0.1 and max(took[1:]) < 0.5
+    assert refreshes(stack) == 1
+    stack.spotify.release()
+    let_expire(browser)
+    assert token_of(browser.token()) != valid, "once it has run out, it is renewed again"
+
+
+@pytest.mark.parametrize("expires_in", [0, -1, "soon"])
+def test_a_renewal_without_a_usable_life_time_keeps_the_rotated_token(stack, expires_in):
+    stack.spotify.behave("token", rotation="new", kill_grant_on_reuse=True)
+    stack.spotify.next(1, grant="refresh_token", expires_in=expires_in)
+    browser = log_in(stack, expires_in=1)
+    let_expire(browser)
+    assert_unavailable(browser.token())
+    assert browser.session().json()["authenticated"] is True
+    assert browser.token().json()["expires_in"] > LIFE_S - 100
+    assert refreshes(stack) == 2
 
 
 def test_a_failed_renewal_is_not_repeated_by_every_request_of_a_crowd(quick):

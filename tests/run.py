@@ -211,6 +211,8 @@ def run(stopped):
             spotify = SimulatedSpotify(stack, value_of(settings, "SPOTIFY_REDIRECT_URI"))
             keep(spotify)
             replace(settings, spotify.settings)
+            # A run with the real Spotify must not find sessions of the simulated one.
+            default(settings, "REDIS_PREFIX", lambda: "simulated:")
         redis = None
         if not is_given(settings, "REDIS_URL"):
             redis = stack.Redis(KEPT / "redis")

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUF_FIRST_CAP 256
+#define BUF_FIRST_CAP 512
 
 /* Make room for len more bytes and the NUL. */
 static void reserve(struct buf *buf, size_t len)

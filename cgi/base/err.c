@@ -28,7 +28,9 @@ static const struct meaning meanings[ERR__MAX] = {
     [ERR_INVALID_STATE] = {400, "invalid_state",
                            "This login is unknown, took too long or was begun in another browser. "
                            "Please log in again."},
-    [ERR_FORBIDDEN] = {403, "forbidden", "This request is not allowed from where it came."},
+    [ERR_FORBIDDEN] =
+        {403, "forbidden",
+         "This request is not allowed from where it came, or lacks the header X-Requested-With."},
     [ERR_NOT_FOUND] = {404, "not_found", "There is nothing at this address."},
     [ERR_METHOD] = {405, "method_not_allowed", "This address does not take that method."},
     [ERR_MEDIA_TYPE] = {415, "unsupported_media_type",

@@ -242,6 +242,17 @@ static bool is_form(const struct request *request)
            (type[len] == '\0' || type[len] == ';' || type[len] == ' ');
 }
 
+/* A parameter in the wrong place must not be passed over in silence: all=true, for one. */
+static bool names_one_of(const struct query *query, const struct route *route)
+{
+    for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
+        if (query_get(query, route->params[i].name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum err check_params(const struct settings *settings, const struct route *route,
                              const struct query *query, struct request *request)
 {
@@ -270,6 +281,9 @@ static enum err call_handler(struct service *service, const struct route *route,
         return ERR_MEDIA_TYPE;
     }
     enum err err = query_parse(request->query, strlen(request->query), &query);
+    if (err == OK && is_post && names_one_of(&query, route)) {
+        err = ERR_INVALID_REQUEST;
+    }
     if (err == OK && is_post) {
         err = query_parse(request->body, request->body_len, &form);
     }
@@ -357,7 +371,8 @@ void route_serve(struct service *service, struct request *request, struct reply 
         problem_reply(reply, service->settings, err, wants_html(route, request, err));
     }
     route_finish(service->settings, request, reply);
-    log_info("request", LOG_TEXT("method", method_name(request->method)),
+    log_line(reply->status >= 500 ? LOG_WARN : LOG_INFO, "request",
+             LOG_TEXT("method", method_name(request->method)),
              LOG_TEXT("route", route ? route->path : "unknown"),
              LOG_NUMBER("status", reply->status), LOG_NUMBER("us", clock_mono_us() - begun_us),
              LOG_NUMBER("redis_us", context.store_us),

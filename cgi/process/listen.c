@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 
-#define BACKLOG 1024
+#define BACKLOG 4096
 /* The front looks at a request with MSG_PEEK until the whole of it is there, so the whole of it
  * must fit into the kernel's buffer. */
 #define RECEIVE_BUFFER (256 * 1024)

@@ -115,9 +115,12 @@ async function show() {
   await takeToken(await call("GET", "token"));
 }
 
+// Where Spotify does not renew a token that is still valid, the service hands that one out.
 async function renew() {
+  const endedAt = tokenEndsAt;
   if (await takeToken(await call("POST", "refresh"))) {
-    say("The access token is fresh.");
+    const isNewer = endedAt === null || tokenEndsAt > endedAt + 1000;
+    say(isNewer ? "The access token is fresh." : "The access token is the same, and still valid.");
   }
 }
 
@@ -156,5 +159,7 @@ element("picture").addEventListener("error", (event) => { event.target.hidden = 
 element("renew").addEventListener("click", guarded(renew));
 element("logout").addEventListener("click", guarded(() => logout(false)));
 element("logout-all").addEventListener("click", guarded(() => logout(true)));
+// The back button may bring the page back as it was before a login or logout.
+addEventListener("pageshow", (event) => { if (event.persisted) guarded(show)(); });
 setInterval(() => { if (!element("in").hidden) showSeconds(); }, 1000);
 guarded(show)();

@@ -103,9 +103,10 @@ class Upstream(Process):
 
 
 def bench_stack(**options):
-    stack = Stack(nginx_workers=2, **options)
+    """In the shape of `make run`: one nginx process, two workers."""
+    stack = Stack(**options)
     nginx = stack.nginx
-    stack.nginx = BenchNginx(nginx.directory, [f"unix:{stack._socket(0)}"], nginx.listen, workers=2)
+    stack.nginx = BenchNginx(nginx.directory, [f"unix:{stack._socket(0)}"], nginx.listen)
     return stack
 
 
@@ -124,9 +125,9 @@ def bench_token():
                    "token": (f"{stack.url}/auth/token", {**HEADERS, "Cookie": log_in(stack)})}
         for connections in (16, 64, 256):
             outs = {name: [] for name in targets}
-            for _ in range(ROUNDS):
+            for _ in range(3 * ROUNDS):
                 for name, (url, headers) in targets.items():
-                    outs[name].append(wrk(url, connections, headers))
+                    outs[name].append(wrk(url, connections, headers, seconds=2))
             for name in targets:
                 report(f"(a) {name}, {connections} connections",
                        f"{statistics.median(map(rate, outs[name])):,.0f}/s",

@@ -34,7 +34,7 @@ struct route {
     int flags;
     handler_fn *get; /* also HEAD; NULL: not allowed */
     handler_fn *post;
-    struct param_rule params[REQUEST_PARAMS_MAX]; /* of the query for GET, of the form for POST */
+    struct param_rule params[REQUEST_PARAMS_MAX]; /* of the query, and of the form of a POST */
 };
 
 /* ---- what a parameter may be ---- */
@@ -242,23 +242,19 @@ static bool is_form(const struct request *request)
            (type[len] == '\0' || type[len] == ';' || type[len] == ' ');
 }
 
-/* A parameter in the wrong place must not be passed over in silence: all=true, for one. */
-static bool names_one_of(const struct query *query, const struct route *route)
-{
-    for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
-        if (query_get(query, route->params[i].name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
+/* A POST takes its parameters from the form or the query, but none from both. */
 static enum err check_params(const struct settings *settings, const struct route *route,
-                             const struct query *query, struct request *request)
+                             const struct query *query, const struct query *form,
+                             struct request *request)
 {
     for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
         const struct param_rule *rule = &route->params[i];
         const char *value = query_get(query, rule->name);
+        const char *in_form = query_get(form, rule->name);
+        if (value && in_form) {
+            return ERR_INVALID_REQUEST;
+        }
+        value = value ? value : in_form;
         request->params[i] = (struct param){rule->name, value};
         if (!value) {
             continue;
@@ -281,14 +277,11 @@ static enum err call_handler(struct service *service, const struct route *route,
         return ERR_MEDIA_TYPE;
     }
     enum err err = query_parse(request->query, strlen(request->query), &query);
-    if (err == OK && is_post && names_one_of(&query, route)) {
-        err = ERR_INVALID_REQUEST;
-    }
     if (err == OK && is_post) {
         err = query_parse(request->body, request->body_len, &form);
     }
     if (err == OK) {
-        err = check_params(service->settings, route, is_post ? &form : &query, request);
+        err = check_params(service->settings, route, &query, &form, request);
     }
     if (err == OK) {
         err = find_handler(route, request->method)(service, request, reply);

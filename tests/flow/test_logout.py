@@ -157,3 +157,11 @@ def test_logout_during_a_renewal_stays(stack):
         assert waiting.result(20).status_code in (200, 401)
     assert keys(stack, "session") == before - {key}
     assert_login_required(browser.token(headers=old), cleared=True)
+
+
+def test_logout_takes_all_from_the_query_too_but_not_from_both(stack):
+    browsers = [log_in(stack, "quentin") for _ in range(2)]
+    twice = browsers[0].fetch("POST", "/logout?all=true", data={"all": "true"})
+    assert twice.status_code == 400 and twice.json()["error"] == "invalid_request"
+    assert browsers[0].fetch("POST", "/logout?all=true").status_code == 204
+    assert browsers[1].session().json()["authenticated"] is False

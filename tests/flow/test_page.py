@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from browser import Browser
-from stack import Process, StartError, find_program, reserve_port, wait_until
+from stack import Process, find_program, reserve_port, wait_until
 
 SCREENSHOTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "screenshots"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver 11: the name of an element's reference
@@ -134,11 +134,8 @@ class Chromium:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    try:
-        program = find_program("chromedriver")
-        find_program("chromium")
-    except StartError as error:
-        pytest.skip(str(error))
+    program = find_program("chromedriver")
+    find_program("chromium")
     with reserve_port() as holder:
         port = holder.getsockname()[1]
     url = f"http://127.0.0.1:{port}"

@@ -15,7 +15,7 @@ import pytest
 
 from browser import Browser, Cookie, redirect_of
 from conftest import LISTED_ORIGIN, running
-from sessions import assert_login_required, log_in, refreshes
+from sessions import assert_login_required, log_in, redis_away, refreshes
 from spotify.certificates import make as make_certificates
 from stack import Stack, start_spotify, wait_until
 
@@ -706,25 +706,8 @@ def test_other_browsers_of_the_user_keep_their_sessions(stack, browser):
 # Redis away
 
 
-@contextlib.contextmanager
-def redis_away(stack, how):
-    if how == "stuck":
-        stack.redis.pause()
-    else:
-        stack.redis.kill()
-    try:
-        yield
-    finally:
-        if how == "stuck":
-            stack.redis.cont()
-        else:
-            stack.redis.start()
-        for service in stack.services:
-            wait_until(service.ready, 10, "Redis found again")
-
-
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
-@pytest.mark.parametrize("how", ["stopped", "stuck"])
+@pytest.mark.parametrize("how", ["killed", "paused"])
 def test_state_is_usable_after_redis_was_away(stack, browser, how, accept):
     url = begin(browser, return_to="/back")
     with redis_away(stack, how):
@@ -744,7 +727,7 @@ def test_redis_that_goes_during_the_token_call_ends_at_return_to(stack, browser)
     with in_background(browser.callback, url) as first:
         try:
             wait_for_call(stack)
-            with redis_away(stack, "stopped"):
+            with redis_away(stack, "killed"):
                 stack.spotify.release()
                 answer = first.result(20)
         finally:

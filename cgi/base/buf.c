@@ -12,16 +12,22 @@
 
 #define BUF_FIRST_CAP 512
 
-/* Make room for len more bytes and the NUL. */
-static void reserve(struct buf *buf, size_t len)
+static void release(struct buf *buf)
+{
+    if (buf->data) {
+        sodium_memzero(buf->data, buf->cap);
+    }
+    if (!buf->is_room) {
+        free(buf->data);
+    }
+}
+
+static void grow(struct buf *buf, size_t len)
 {
     if (len >= SIZE_MAX / 2 - buf->len) {
         abort();
     }
     size_t need = buf->len + len + 1;
-    if (need <= buf->cap) {
-        return;
-    }
     size_t cap = buf->cap ? buf->cap : BUF_FIRST_CAP;
     while (cap < need) {
         cap *= 2;
@@ -30,13 +36,19 @@ static void reserve(struct buf *buf, size_t len)
     if (!data) {
         abort();
     }
-    if (buf->data) {
+    if (buf->len > 0) {
         memcpy(data, buf->data, buf->len);
-        sodium_memzero(buf->data, buf->cap);
-        free(buf->data);
     }
-    buf->data = data;
-    buf->cap = cap;
+    release(buf);
+    *buf = (struct buf){.data = data, .len = buf->len, .cap = cap};
+}
+
+/* Make room for len more bytes and the NUL. */
+static inline void reserve(struct buf *buf, size_t len)
+{
+    if (len >= buf->cap - buf->len) {
+        grow(buf, len);
+    }
 }
 
 void buf_add(struct buf *buf, const void *bytes, size_t len)
@@ -56,7 +68,9 @@ void buf_adds(struct buf *buf, const char *text)
 
 void buf_addc(struct buf *buf, char c)
 {
-    buf_add(buf, &c, 1);
+    reserve(buf, 1);
+    buf->data[buf->len++] = c;
+    buf->data[buf->len] = '\0';
 }
 
 void buf_addf(struct buf *buf, const char *format, ...)
@@ -84,14 +98,18 @@ void buf_addf(struct buf *buf, const char *format, ...)
 
 const char *buf_str(const struct buf *buf)
 {
-    return buf->data ? buf->data : "";
+    return buf->len > 0 ? buf->data : "";
 }
 
 char *buf_take(struct buf *buf)
 {
-    reserve(buf, 0);
-    buf->data[buf->len] = '\0';
     char *text = buf->data;
+    if (text && !buf->is_room) {
+        text[buf->len] = '\0';
+    } else {
+        text = xstrndup(buf_str(buf), buf->len);
+        release(buf);
+    }
     *buf = (struct buf){0};
     return text;
 }
@@ -106,10 +124,7 @@ void buf_reset(struct buf *buf)
 
 void buf_clear(struct buf *buf)
 {
-    if (buf->data) {
-        sodium_memzero(buf->data, buf->cap);
-    }
-    free(buf->data);
+    release(buf);
     *buf = (struct buf){0};
 }
 

@@ -1,15 +1,22 @@
-/* A byte buffer that grows. Always followed by a NUL that len does not count, so that data may be
- * read as a C string where its content is known to hold none. Out of memory aborts. */
+/* A byte buffer that grows. What was written is always followed by a NUL that len does not count,
+ * so that data may be read as a C string where its content is known to hold none. Out of memory
+ * aborts. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct buf {
-    char *data; /* owned; NULL until the first write */
+    char *data; /* owned, unless is_room; NULL until the first write */
     size_t len;
     size_t cap;
+    bool is_room; /* data is the caller's array, as yet */
 };
+
+/* A buffer that begins in an array of the caller's, which has to live as long, and moves to memory
+ * of its own when that is outgrown: for the short-lived ones that each request makes. */
+#define BUF_ROOM(array) ((struct buf){.data = (array), .cap = sizeof(array), .is_room = true})
 
 void buf_add(struct buf *buf, const void *bytes, size_t len);
 void buf_adds(struct buf *buf, const char *text);

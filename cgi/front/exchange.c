@@ -67,7 +67,9 @@ static bool read_body(FCGX_Stream *in, struct buf *out)
     int got;
     do {
         got = FCGX_GetStr(chunk, sizeof chunk, in);
-        buf_add(out, chunk, (size_t)got);
+        if (got > 0) {
+            buf_add(out, chunk, (size_t)got);
+        }
     } while (got == sizeof chunk);
     explicit_bzero(chunk, out->len < sizeof chunk ? out->len : sizeof chunk);
     return FCGX_GetError(in) == 0;
@@ -116,8 +118,10 @@ static bool write_reply(FCGX_Request *fcgi, const struct reply *reply)
 /* From the request that libfcgi has begun to read, to its reply. */
 static bool serve(struct service *service, FCGX_Request *fcgi, int fd, struct buf *held)
 {
+    char headers[1024];
+    char text[1024];
+    struct reply reply = {.headers = BUF_ROOM(headers), .body = BUF_ROOM(text)};
     struct request request;
-    struct reply reply = {0};
     struct buf body = {0};
     bool good = read_request(fcgi, &request, &body);
     if (held->len > 0) {

@@ -3,6 +3,7 @@
  * rule, parameters. Errors of any depth are answered here, too. */
 #include "front/route.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -345,10 +346,9 @@ void route_finish(const struct settings *settings, const struct request *request
     if (request->method == METHOD_HEAD) {
         buf_reset(&reply->body);
     } else if (reply->status != 204) {
-        struct buf length = {0};
-        buf_addf(&length, "%zu", reply->body.len);
-        reply_add_header(reply, "Content-Length", buf_str(&length));
-        buf_clear(&length);
+        char length[24];
+        snprintf(length, sizeof(length), "%zu", reply->body.len);
+        reply_add_header(reply, "Content-Length", length);
     }
 }
 

@@ -82,6 +82,10 @@ static bool add_pair(struct query *query, const char *text, size_t len, char **e
 enum err query_parse(const char *text, size_t len, struct query *out)
 {
     out->count = 0;
+    out->text = NULL;
+    if (len == 0) {
+        return OK;
+    }
     out->text = xcalloc(1, len + 1);
     char *end = out->text;
     for (size_t start = 0; start < len;) {

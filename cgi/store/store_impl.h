@@ -19,6 +19,9 @@ struct store {
     struct store_slide slides[STORE_SLIDES];
 };
 
+/* Room for a key with a prefix of ordinary length. */
+#define STORE_KEY_ROOM 128
+
 /* The key "<prefix><kind>:{<name>}", appended to out. */
 void store_key(const struct store *store, const char *kind, const char *name, struct buf *out);
 

@@ -19,6 +19,9 @@
 #define SLIDE_MIN_MS 100
 #define SLIDE_MAX_MS 60000
 
+/* Most records fit: Spotify's tokens have some hundred bytes. */
+#define PLAIN_ROOM 2048
+
 void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN + 1])
 {
     secret_name("session", secret->bytes, SECRET_LEN, out);
@@ -43,20 +46,21 @@ static uint64_t read_generation(const struct buf *value)
     return generation;
 }
 
-static struct buf session_aad(const struct buf *key, const void *generation)
+static void add_aad(struct buf *aad, const struct buf *key, const void *generation)
 {
-    struct buf aad = {0};
-    buf_add(&aad, key->data, key->len);
-    buf_add(&aad, generation, GENERATION_LEN);
-    return aad;
+    buf_add(aad, key->data, key->len);
+    buf_add(aad, generation, GENERATION_LEN);
 }
 
 void store_seal_session(const struct store *store, const struct secret *secret,
                         const struct buf *key, const struct session *session, struct buf *out)
 {
     struct store_generation generation = store_generation(session->generation);
-    struct buf aad = session_aad(key, generation.bytes);
-    struct buf plain = {0};
+    char aad_room[STORE_KEY_ROOM + GENERATION_LEN];
+    char plain_room[PLAIN_ROOM];
+    struct buf aad = BUF_ROOM(aad_room);
+    struct buf plain = BUF_ROOM(plain_room);
+    add_aad(&aad, key, generation.bytes);
     record_format_session(session, &plain);
     buf_add(out, generation.bytes, GENERATION_LEN);
     seal_seal(&store->settings->keys, secret, &aad, &plain, out);
@@ -76,8 +80,11 @@ enum err store_open_session(const struct store *store, const struct secret *secr
         log_error("record does not open", LOG_TEXT("record", "session"));
         return ERR_UNREADABLE;
     }
-    struct buf aad = session_aad(key, value->data);
-    struct buf plain = {0};
+    char aad_room[STORE_KEY_ROOM + GENERATION_LEN];
+    char plain_room[PLAIN_ROOM];
+    struct buf aad = BUF_ROOM(aad_room);
+    struct buf plain = BUF_ROOM(plain_room);
+    add_aad(&aad, key, value->data);
     enum err err = store_open(store, "session", secret, &aad, value->data + GENERATION_LEN,
                               value->len - GENERATION_LEN, &plain);
     if (err) {
@@ -173,7 +180,8 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
                            struct session *out)
 {
     char name[SECRET_NAME_LEN + 1];
-    struct buf key = {0};
+    char key_room[STORE_KEY_ROOM];
+    struct buf key = BUF_ROOM(key_room);
     struct redis_value value = {0};
     session_name(secret, name);
     log_note_session(name);

@@ -91,6 +91,51 @@ static void reset_wipes_and_keeps_the_memory(void **state)
     buf_clear(&buf);
 }
 
+static void assert_wiped(const char *memory, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        assert_int_equal(memory[i], 0);
+    }
+}
+
+static void a_room_is_used_until_it_is_outgrown(void **state)
+{
+    (void)state;
+    char room[8] = "garbage";
+    struct buf buf = BUF_ROOM(room);
+    assert_string_equal(buf_str(&buf), "");
+    buf_adds(&buf, "1234567");
+    assert_ptr_equal(buf.data, room);
+    assert_string_equal(room, "1234567");
+    buf_addc(&buf, '8');
+    assert_ptr_not_equal(buf.data, room);
+    assert_string_equal(buf_str(&buf), "12345678");
+    assert_wiped(room, sizeof(room));
+    buf_clear(&buf);
+}
+
+static void a_room_is_wiped_and_taken_from_as_a_copy(void **state)
+{
+    (void)state;
+    char room[16];
+    struct buf buf = BUF_ROOM(room);
+    buf_adds(&buf, "a secret");
+    buf_clear(&buf);
+    assert_wiped(room, sizeof(room));
+
+    buf = BUF_ROOM(room);
+    buf_adds(&buf, "mine");
+    char *taken = buf_take(&buf);
+    assert_string_equal(taken, "mine");
+    assert_wiped(room, sizeof(room));
+    xfree_secret(taken);
+
+    buf = BUF_ROOM(room);
+    taken = buf_take(&buf);
+    assert_string_equal(taken, "");
+    free(taken);
+}
+
 static void copies_are_of_their_own(void **state)
 {
     (void)state;
@@ -113,6 +158,8 @@ int main(void)
         cmocka_unit_test(bytes_may_hold_nul),
         cmocka_unit_test(taking_empties_the_buffer),
         cmocka_unit_test(reset_wipes_and_keeps_the_memory),
+        cmocka_unit_test(a_room_is_used_until_it_is_outgrown),
+        cmocka_unit_test(a_room_is_wiped_and_taken_from_as_a_copy),
         cmocka_unit_test(copies_are_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,29 @@
--- wrk script: as many people as connections log in again and again. wrk does not say which connection a request goes to, so
--- a connection's next request is, by chance, the beginning of a login or the callback of one that has begun: half of each. Were
--- it always a callback where one waits, all connections would soon do the same at the same time, and wait together.
-local waiting = {}
-local first, last = 1, 0
+-- wrk script: as many people as connections log in again and again, as a browser does: /authorize, /callback, and the /session
+-- of whoever has arrived, which ends a login. wrk does not say which connection a request goes to, so a connection's next
+-- request is, by chance, any step of a login that has come so far: a third of each. Were it always the last one possible, all
+-- connections would soon do the same at the same time, and wait together.
 local threads = {}
+
+local function queue()
+    return {first = 1, last = 0}
+end
+
+local function push(q, item)
+    q.last = q.last + 1
+    q[q.last] = item
+end
+
+local function pop(q)
+    if q.first > q.last then
+        return nil
+    end
+    local item = q[q.first]
+    q[q.first] = nil
+    q.first = q.first + 1
+    return item
+end
+
+local agreed, arrived = queue(), queue()
 
 function setup(thread)
     table.insert(threads, thread)
@@ -15,22 +35,26 @@ function init()
 end
 
 function request()
-    if first > last or math.random() < 0.5 then
-        return wrk.format("GET", "/auth/authorize")
+    local step = math.random(3)
+    local cookie = step == 3 and pop(arrived)
+    if cookie then
+        return wrk.format("GET", "/auth/session", {["Cookie"] = cookie, ["X-Requested-With"] = "bench"})
     end
-    local login = waiting[first]
-    waiting[first] = nil
-    first = first + 1
-    return wrk.format("GET", "/auth/callback?code=AQbench&state=" .. login.state, {["Cookie"] = login.cookie})
+    local login = step == 2 and pop(agreed)
+    if login then
+        return wrk.format("GET", "/auth/callback?code=AQbench&state=" .. login.state, {["Cookie"] = login.cookie})
+    end
+    return wrk.format("GET", "/auth/authorize")
 end
 
 function response(status, headers)
     local cookie = headers["Set-Cookie"] or ""
     local location = headers["Location"] or ""
     if status == 302 then
-        last = last + 1
-        waiting[last] = {state = location:match("[?&]state=([%w_-]+)"), cookie = cookie:match("^[^;]+")}
+        push(agreed, {state = location:match("[?&]state=([%w_-]+)"), cookie = cookie:match("^[^;]+")})
     elseif status == 303 and cookie:find("spotify%-session=") then
+        push(arrived, cookie:match("^[^;]+"))
+    elseif status == 200 then
         logins = logins + 1
     else
         failures = failures + 1

@@ -30,20 +30,23 @@ static const char *const level_names[LOG_LEVEL__MAX] = {
 
 static enum log_level max_level = LOG_INFO;
 
-/* Where lines go, once that is known. */
+/* Who writes, and where lines go, once that is known. */
+static pid_t pid;
 static int log_fd = -1;
 static bool is_file; /* a regular one, which is always ready */
 static int64_t dropped;
 
-/* Find out what stderr is. Of a pipe, open a description of our own, which may be non-blocking: the
- * inherited one is shared with processes that do not expect that. Where that is not allowed, poll()
- * before each write is all there is; two workers at the last free place are then not told apart. */
-static void find_stderr(void)
+/* Find out who we are, which is a system call, and what stderr is. Of a pipe, open a description of
+ * our own, which may be non-blocking: the inherited one is shared with processes that do not expect
+ * that. Where that is not allowed, poll() before each write is all there is; two workers at the
+ * last free place are then not told apart. */
+static void look_around(void)
 {
     struct stat status = {0};
     if (log_fd > STDERR_FILENO) {
         close(log_fd);
     }
+    pid = getpid();
     log_fd = -1;
     is_file = fstat(STDERR_FILENO, &status) == 0 && S_ISREG(status.st_mode);
     if (S_ISFIFO(status.st_mode)) {
@@ -57,7 +60,7 @@ static void find_stderr(void)
 void log_set_level(enum log_level level)
 {
     max_level = level;
-    find_stderr();
+    look_around();
 }
 
 enum log_level log_get_level(void)
@@ -167,7 +170,7 @@ static bool write_line(enum log_level level, const char *event, const struct log
     json_add_string(&writer, "time", time);
     json_add_string(&writer, "level", level_names[level]);
     json_add_string(&writer, "event", event);
-    json_add_integer(&writer, "pid", getpid());
+    json_add_integer(&writer, "pid", pid);
     add_context(&writer);
     add_fields(&writer, fields);
     buf_adds(&line, CLOSE);
@@ -180,7 +183,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
         return;
     }
     if (log_fd < 0) {
-        find_stderr();
+        look_around();
     }
     const struct log_field count[] = {LOG_NUMBER("lines", dropped), {0, 0, 0}};
     if (dropped > 0 && write_line(LOG_WARN, "log lines dropped", count)) {

@@ -17,7 +17,8 @@ struct log_context {
     uint64_t upstream_us;   /* waited for Spotify */
 };
 
-/* Also looks anew at what stderr is; without this call, the first line does. */
+/* Also looks anew at what stderr is and which process this is, so a process calls it after fork;
+ * without this call, the first line does. */
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 

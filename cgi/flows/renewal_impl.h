@@ -23,7 +23,8 @@ struct renewal {
     enum err err;
     int64_t retry_after_s;
     struct session result;
-    struct lease lease; /* for the result that is unsaved */
+    struct lease lease;    /* for the result that is unsaved */
+    uint64_t lease_end_ms; /* by this worker's clock, at the earliest */
     uint64_t expected_generation;
 };
 

@@ -80,6 +80,7 @@ static enum err take_lease(struct renewal *renewal, uint64_t seen_generation)
     uint64_t give_up = clock_mono_ms() + (uint64_t)duration_ms + 1000;
     for (;;) {
         struct session current = {0};
+        renewal->lease_end_ms = clock_mono_ms() + (uint64_t)duration_ms;
         enum err err = store_take_lease(renewal->service->store, &renewal->secret, seen_generation,
                                         duration_ms, &renewal->lease, &current);
         if (err == OK || err == ERR_STALE) {
@@ -193,6 +194,14 @@ static enum err commit(struct renewal *renewal)
     return err == ERR_STALE ? follow_other(renewal) : err;
 }
 
+/* R4: this process may have stood still since it took the lease. A call that outlives its lease can
+ * be the second one with the same refresh token, which under rotation ends the session. */
+static bool lease_outlasts_call(const struct renewal *renewal)
+{
+    int64_t timeout_ms = renewal->service->settings->upstream_timeout_ms;
+    return clock_mono_ms() + (uint64_t)timeout_ms <= renewal->lease_end_ms;
+}
+
 static enum err call_spotify(struct renewal *renewal)
 {
     struct service *service = renewal->service;
@@ -202,6 +211,11 @@ static enum err call_spotify(struct renewal *renewal)
     if (err != OK) {
         release(renewal, true);
         return err;
+    }
+    if (!lease_outlasts_call(renewal)) {
+        log_warn("renewal not begun: its lease is too short by now");
+        release(renewal, false);
+        return ERR_UPSTREAM;
     }
     err = accounts_refresh(&service->accounts, renewal->result.refresh_token, &tokens,
                            &retry_after_s);

@@ -49,6 +49,7 @@ struct renewals *renewals_new(struct service *service)
 static void free_renewal(struct renewal *renewal)
 {
     session_clear(&renewal->result);
+    xfree_secret(renewal->replaced_token);
     secret_wipe(&renewal->secret);
     free(renewal);
 }
@@ -109,8 +110,7 @@ static void save_until_taken(void *argument)
     enum err err = ERR_STORE;
     while (err == ERR_STORE && clock_mono_ms() < give_up) {
         fiber_sleep(RENEWAL_RETRY_MS);
-        err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
-                                   renewal->expected_generation, &renewal->result);
+        err = renewal_write(renewal);
     }
     if (err == OK) {
         log_info("renewal saved late");

@@ -5,7 +5,7 @@
  *       longer than the call may take
  *   R3  with the lease, the record as it stands now
  *   R4  call Spotify
- *   R5  one script: write and release, if the generation is unchanged and nobody else has the lease
+ *   R5  one script: write and release, if the generation is unchanged
  *   R6  everybody who waits, in every worker, gets the result; who waits for a holder that died
  *       takes over */
 #ifndef FLOWS_RENEWAL_H

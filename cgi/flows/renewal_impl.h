@@ -26,12 +26,17 @@ struct renewal {
     struct lease lease;    /* for the result that is unsaved */
     uint64_t lease_end_ms; /* by this worker's clock, at the earliest */
     uint64_t expected_generation;
+    char *replaced_token; /* the refresh token that result's took the place of; NULL: none */
 };
 
 /* R2 to R5, by the fiber that began this renewal. OK: result holds tokens that can be used,
  * is_unsaved when Redis does not have them yet. Else the errors of renewal_renew, retry_after_s is
  * set. */
 enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation);
+
+/* R5: write result, whose generation may rise by it, and release the lease. Errors of
+ * store_commit_session and store_get_session. */
+enum err renewal_write(struct renewal *renewal);
 
 /* Spotify refused this session a moment ago: it is not asked again as yet. */
 bool renewal_was_refused_just_now(const struct session *session);

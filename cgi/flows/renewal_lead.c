@@ -1,7 +1,9 @@
 /* One renewal from its lease to its end: who may call Spotify, and what follows from the answer (R2
  * to R5 of renewal.h). Who waits for it is renewal.c's business. */
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
@@ -143,7 +145,11 @@ static enum err end_session(struct renewal *renewal)
     enum err err = store_end_refused_session(renewal->service->store, &renewal->secret,
                                              &renewal->lease, session);
     if (err == ERR_STALE) {
+        release(renewal, false);
         return follow_other(renewal);
+    }
+    if (err == ERR_STORE) {
+        release_later(renewal);
     }
     if (err == OK) {
         log_warn("session ended: refused by spotify",
@@ -164,7 +170,11 @@ static enum err mark_suspect(struct renewal *renewal)
     enum err err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
                                         session->generation, session);
     if (err == ERR_STALE) {
+        release(renewal, false);
         return follow_other(renewal);
+    }
+    if (err == ERR_STORE) {
+        release_later(renewal);
     }
     return err == ERR_ABSENT || err == ERR_REPLACED ? err : ERR_SUSPECT;
 }
@@ -181,12 +191,56 @@ static enum err judge_refusal(struct renewal *renewal)
     return is_believed(&renewal->result) ? end_session(renewal) : mark_suspect(renewal);
 }
 
+static void take_tokens(struct renewal *renewal, const struct tokens *tokens)
+{
+    char *sent = xstrdup(renewal->result.refresh_token);
+    session_take_tokens(&renewal->result, tokens, clock_unix_s());
+    if (strcmp(sent, renewal->result.refresh_token) != 0) {
+        renewal->replaced_token = sent;
+    } else {
+        xfree_secret(sent);
+    }
+}
+
+/* After ERR_STALE. When the refresh token in the store is still the one that Spotify has replaced
+ * by ours, it came with an earlier answer, and to leave it there would end the session: true, and
+ * ours is to follow it. The lease is kept meanwhile, so that nobody sends the replaced one. */
+static bool is_earlier_answer(struct renewal *renewal, enum err *err)
+{
+    struct session current = {0};
+    enum err found =
+        store_get_session(renewal->service->store, &renewal->secret, STORE_LOOK, &current);
+    if (found != OK) {
+        *err = found;
+        return false;
+    }
+    bool is_earlier = strcmp(current.refresh_token, renewal->replaced_token) == 0;
+    if (is_earlier) {
+        renewal->expected_generation = current.generation;
+        renewal->result.generation = current.generation + 1;
+    }
+    session_clear(&current);
+    return is_earlier;
+}
+
+enum err renewal_write(struct renewal *renewal)
+{
+    enum err err;
+    do {
+        err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
+                                   renewal->expected_generation, &renewal->result);
+    } while (err == ERR_STALE && renewal->replaced_token && is_earlier_answer(renewal, &err));
+    if (err == ERR_STALE) {
+        release(renewal, false);
+    }
+    return err;
+}
+
 /* R5. A result that cannot be written now is unsaved: it is handed out all the same, and offered
  * again. */
 static enum err commit(struct renewal *renewal)
 {
-    enum err err = store_commit_session(renewal->service->store, &renewal->secret, &renewal->lease,
-                                        renewal->expected_generation, &renewal->result);
+    enum err err = renewal_write(renewal);
     if (err == ERR_STORE) {
         renewal->is_unsaved = true;
         return OK;
@@ -220,7 +274,7 @@ static enum err call_spotify(struct renewal *renewal)
     err = accounts_refresh(&service->accounts, renewal->result.refresh_token, &tokens,
                            &retry_after_s);
     if (err == OK) {
-        session_take_tokens(&renewal->result, &tokens, clock_unix_s());
+        take_tokens(renewal, &tokens);
         tokens_clear(&tokens);
         err = commit(renewal);
         /* An answer may bring a token that cannot be used, and a refresh token that has to be kept.

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+from model.check import CHECKS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test"
 PYTHON = "/usr/bin/python3"
@@ -105,6 +107,11 @@ def unit(name, folder, **environment):
         stage(f"unit {name}: {test[5:]}", [f"build/{folder}unit/{test}"], **environment)
 
 
+def model():
+    for name in CHECKS:
+        stage(f"model: {name}", [PYTHON, "tests/model/check.py", name])
+
+
 def fuzz():
     for target in c_files("tests/fuzz/fuzz_*.c"):
         what = pathlib.Path(target).stem[5:]
@@ -133,6 +140,7 @@ def main():
         lint()
         unit("gcc", "")
         unit("sanitized", "asan/")
+        model()
         fuzz()
         flows()
     print(f"{totals['passed']} passed, {totals['failed']} failed")

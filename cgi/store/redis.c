@@ -1,8 +1,10 @@
-/* The connection to Redis. Commands queue in hiredis, replies come back in their order, and since
- * all commands have the same time, the oldest one's deadline is the only one to watch. A command
- * without an answer in time takes the connection with it: nothing says what the next bytes on it
- * would answer. When events reach the socket is redis_loop.c's business, what replies hold is
- * redis_reply.c's. */
+/* The connection to Redis. Commands queue in hiredis, replies come back in their order, so the
+ * oldest commands' deadlines are the only ones to watch. There are two: the fiber's, which counts
+ * from when it came and may have waited for the connection since, and the connection's, which
+ * counts from when the command was sent. A command that passes the second takes the connection with
+ * it: nothing says what the next bytes on it would answer. When events reach the socket is
+ * redis_loop.c's business, what replies hold is redis_reply.c's, what errors mean
+ * redis_trouble.c's. */
 #include "store/redis.h"
 
 #include <assert.h>
@@ -18,32 +20,31 @@
 #include "base/log.h"
 #include "store/redis_address.h"
 #include "store/redis_loop.h"
+#include "store/redis_pause.h"
 #include "store/redis_reply.h"
 
 #define COMMAND_NAME_MAX 16
 
-/* After a failed attempt to connect, commands wait for this long before the next one, so that an
- * absent Redis costs no stream of attempts, and one that is back is found by the first command. The
- * jitter keeps workers from attempting together. */
-#define RETRY_MS 20
-#define RETRY_JITTER_MS 10
+/* Pauses between attempts to connect are at most this part of a command's time, so that there is
+ * enough of it left for those who wait: the first request after Redis' return finds it. */
+#define PAUSE_PART 2
 
 /* A fiber that waits for its commands. Lives on the fiber's stack. */
 struct wait {
     struct fiber *fiber;
+    uint64_t deadline_ms;
     size_t unanswered;
-    bool is_script; /* NOSCRIPT is an answer to act upon, not an error */
-    bool script_unknown;
-    bool failed;
+    bool is_quiet;              /* error replies are not logged */
+    enum redis_trouble trouble; /* of the first command that failed */
 };
 
 /* A command in flight. hiredis calls back for each exactly once, with NULL when the connection is
  * gone; until then it must not be freed. */
 struct command {
     struct redis *redis;
-    struct wait *wait;       /* NULL: nobody waits */
-    struct redis_value *out; /* NULL: nobody looks at the reply */
-    uint64_t deadline_ms;
+    struct wait *wait;           /* NULL: nobody waits, or nobody does any more */
+    struct redis_value *out;     /* NULL: nobody looks at the reply */
+    uint64_t lost_ms;            /* the connection's deadline */
     bool is_greeting;            /* AUTH or SELECT: no use of the connection without them */
     char name[COMMAND_NAME_MAX]; /* for the log */
     struct command *next;
@@ -57,26 +58,29 @@ struct redis {
     struct redis_address address;    /* of its host; unused with a unix socket */
     redisAsyncContext *context;      /* NULL: not connected, nor about to be */
     enum link_state state;           /* as the log tells it */
-    bool has_answered;               /* this context did */
-    uint64_t retry_at_ms;            /* no attempt before */
+    uint64_t answered_ms;            /* since when this context answers; 0: it did not yet */
+    struct redis_pause pause;        /* before the next attempt */
+    size_t pausing;                  /* fibers that wait for it */
+    enum redis_trouble end;          /* how the last context ended */
+    enum redis_trouble trouble;      /* see redis_trouble() */
     struct command *head;            /* in flight, oldest first */
     struct command **tail;
-    uint64_t answers; /* counted, to see progress */
-    uv_timer_t timer; /* runs while commands are in flight */
+    uv_timer_t timer; /* runs while commands are in flight, until due_ms */
+    uint64_t due_ms;
 };
 
-/* The context is gone or about to be. One that never answered, or was told to go, is not replaced
- * at once. */
-static void note_loss(struct redis *redis, const char *why, bool pause)
+/* The context is gone or about to be. why NULL: for what it answered, which is logged already. */
+static void note_loss(struct redis *redis, enum redis_trouble trouble, const char *why)
 {
+    uint64_t now_ms = uv_now(redis->loop);
+    uint64_t good_ms = redis->answered_ms ? now_ms - redis->answered_ms : 0;
+    redis_pause_note_loss(&redis->pause, now_ms, good_ms,
+                          (uint64_t)redis->settings->store_timeout_ms / PAUSE_PART);
     redis->context = NULL;
-    if (pause || !redis->has_answered) {
-        uint64_t jitter_ms = uv_hrtime() / 1000 % RETRY_JITTER_MS;
-        redis->retry_at_ms = uv_now(redis->loop) + RETRY_MS + jitter_ms;
-    }
-    redis->has_answered = false;
+    redis->answered_ms = 0;
+    redis->end = trouble;
     redis_address_renew(&redis->address, redis->loop);
-    if (redis->state != LINK_DOWN) {
+    if (why && redis->state != LINK_DOWN) {
         redis->state = LINK_DOWN;
         log_warn("redis lost", LOG_TEXT("error", why));
     }
@@ -84,7 +88,9 @@ static void note_loss(struct redis *redis, const char *why, bool pause)
 
 static void note_answer(struct redis *redis)
 {
-    redis->has_answered = true;
+    if (!redis->answered_ms) {
+        redis->answered_ms = uv_now(redis->loop);
+    }
     if (redis->state != LINK_UP) {
         redis->state = LINK_UP;
         log_info("redis connected");
@@ -93,20 +99,25 @@ static void note_answer(struct redis *redis)
 
 /* Inside a callback hiredis frees the context after it, else at once; either way before a fiber
  * runs again. All commands in flight get their NULL reply then. */
-static void drop_context(struct redis *redis, const char *why)
+static void drop_context(struct redis *redis, enum redis_trouble trouble, const char *why)
 {
     redisAsyncContext *context = redis->context;
     if (context) {
-        note_loss(redis, why, true);
+        note_loss(redis, trouble, why);
         redisAsyncFree(context);
     }
+}
+
+static enum redis_trouble end_of(const redisAsyncContext *context)
+{
+    return context->c.err == REDIS_ERR_PROTOCOL ? TROUBLE_GARBLED : TROUBLE_UNREACHABLE;
 }
 
 static void on_gone(redisAsyncContext *context)
 {
     struct redis *redis = context->data;
     if (redis->context == context) {
-        note_loss(redis, context->c.err ? context->c.errstr : "closed", false);
+        note_loss(redis, end_of(context), context->c.err ? context->c.errstr : "closed");
     }
 }
 
@@ -117,29 +128,85 @@ static bool bytes_arrived(const redisAsyncContext *context)
            count > 0;
 }
 
+static void end_command(struct wait *wait, enum redis_trouble trouble)
+{
+    if (!wait) {
+        return;
+    }
+    if (!wait->trouble) {
+        wait->trouble = trouble;
+    }
+    wait->unanswered--;
+    if (wait->unanswered == 0) {
+        fiber_wake(wait->fiber);
+    }
+}
+
+static enum redis_trouble silence_of(const redisAsyncContext *context)
+{
+    return context->c.flags & REDIS_CONNECTED ? TROUBLE_SLOW : TROUBLE_UNREACHABLE;
+}
+
+/* When something is due: the first fiber's deadline, or the connection's. */
+static uint64_t next_due_ms(const struct redis *redis)
+{
+    uint64_t due_ms = redis->head->lost_ms;
+    for (const struct command *command = redis->head; command; command = command->next) {
+        if (command->wait) {
+            return command->wait->deadline_ms < due_ms ? command->wait->deadline_ms : due_ms;
+        }
+    }
+    return due_ms;
+}
+
+/* Whose fibers have waited long enough: the replies, should they come, are nobody's. */
+static void abandon_late(struct redis *redis, uint64_t now_ms)
+{
+    for (struct command *command = redis->head; command; command = command->next) {
+        struct wait *wait = command->wait;
+        if (wait && wait->deadline_ms > now_ms) {
+            break;
+        }
+        command->wait = NULL;
+        command->out = NULL;
+        end_command(wait, silence_of(redis->context));
+    }
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void start_timer(struct redis *redis, uint64_t due_ms)
+{
+    uint64_t now_ms = uv_now(redis->loop);
+    redis->due_ms = due_ms;
+    uv_timer_start(&redis->timer, on_timer, due_ms > now_ms ? due_ms - now_ms : 1, 0);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct redis *redis = timer->data;
     uint64_t now_ms = uv_now(redis->loop);
-    while (redis->context && redis->head && redis->head->deadline_ms <= now_ms) {
-        /* This process may have been stopped, or busy, while the reply arrived in time. */
-        uint64_t answers = redis->answers;
-        while (redis->context && redis->answers == answers && bytes_arrived(redis->context)) {
-            redisAsyncHandleRead(redis->context);
-        }
-        if (redis->answers == answers) {
-            drop_context(redis, "no answer in time");
-        }
+    /* This process may have been stopped, or busy, while replies arrived in time. */
+    while (redis->context && redis->head && next_due_ms(redis) <= now_ms &&
+           bytes_arrived(redis->context)) {
+        redisAsyncHandleRead(redis->context);
+    }
+    if (redis->context) {
+        abandon_late(redis, now_ms);
+    }
+    if (redis->context && redis->head && redis->head->lost_ms <= now_ms) {
+        drop_context(redis, silence_of(redis->context), "no answer in time");
     }
     if (redis->head) {
-        uv_timer_start(timer, on_timer, redis->head->deadline_ms - now_ms, 0);
+        start_timer(redis, next_due_ms(redis));
     }
 }
 
 static void push_command(struct redis *redis, struct command *command)
 {
-    if (!redis->head) {
-        uv_timer_start(&redis->timer, on_timer, (uint64_t)redis->settings->store_timeout_ms, 0);
+    uint64_t due_ms = command->wait ? command->wait->deadline_ms : command->lost_ms;
+    if (!redis->head || due_ms < redis->due_ms) {
+        start_timer(redis, due_ms);
     }
     *redis->tail = command;
     redis->tail = &command->next;
@@ -148,7 +215,6 @@ static void push_command(struct redis *redis, struct command *command)
 static void shift_command(struct redis *redis, const struct command *command)
 {
     assert(redis->head == command);
-    redis->answers++;
     redis->head = command->next;
     if (!redis->head) {
         redis->tail = &redis->head;
@@ -156,50 +222,53 @@ static void shift_command(struct redis *redis, const struct command *command)
     }
 }
 
-/* False when the command failed. */
-static bool take_reply(struct command *command, const redisReply *reply)
+/* What went wrong, by an error reply. Whatever a greeting is refused for, the connection is of no
+ * use then; of AUTH, versions before 6 say no more than ERR. */
+static enum redis_trouble judge(const struct command *command, const redisReply *reply)
 {
     struct redis *redis = command->redis;
+    const char *error = reply->type == REDIS_REPLY_ERROR ? reply->str : "type";
+    enum redis_trouble trouble = redis_trouble_of(error);
+    if (trouble == TROUBLE_REFUSED && strcmp(command->name, "AUTH") == 0) {
+        trouble = TROUBLE_AUTH;
+    }
+    bool is_quiet = command->wait && command->wait->is_quiet;
+    if (!is_quiet && trouble != TROUBLE_NOSCRIPT) {
+        redis_trouble_log(trouble, command->name, error);
+    }
+    if (command->is_greeting || redis_trouble_ends_connection(trouble)) {
+        drop_context(redis, trouble, NULL);
+    }
+    return trouble;
+}
+
+static enum redis_trouble take_reply(struct command *command, const redisReply *reply)
+{
     struct redis_value ignored = {0};
-    struct redis_value *out = command->out ? command->out : &ignored;
-    if (!reply) {
-        return false;
+    if (!redis_reply_copy(reply, command->out ? command->out : &ignored)) {
+        return judge(command, reply);
     }
-    if (redis_reply_copy(reply, out)) {
-        if (!command->out) {
-            redis_value_clear(&ignored);
-        }
-        note_answer(redis);
-        return true;
-    }
-    if (command->wait && command->wait->is_script && redis_reply_is_error(reply, "NOSCRIPT")) {
-        command->wait->script_unknown = true;
-        return false;
-    }
-    redis_reply_log_error(reply, command->name);
-    if (command->is_greeting) {
-        drop_context(redis, "login refused");
-    } else if (redis_reply_is_error(reply, "READONLY")) {
-        /* A replica now: whoever is the master may answer at the same address. */
-        drop_context(redis, "read-only");
-    }
-    return false;
+    redis_value_clear(&ignored);
+    note_answer(command->redis);
+    return TROUBLE_NONE;
 }
 
 static void on_reply(redisAsyncContext *context, void *reply, void *data)
 {
     struct command *command = data;
-    struct wait *wait = command->wait;
-    (void)context;
-    shift_command(command->redis, command);
-    bool ok = take_reply(command, reply);
+    struct redis *redis = command->redis;
+    enum redis_trouble trouble;
+    shift_command(redis, command);
+    if (reply) {
+        trouble = take_reply(command, reply);
+    } else { /* a context that we have dropped is not ours any more */
+        trouble = redis->context == context ? end_of(context) : redis->end;
+    }
+    end_command(command->wait, trouble);
     free(command);
-    if (wait) {
-        wait->failed = wait->failed || !ok;
-        wait->unanswered--;
-        if (wait->unanswered == 0) {
-            fiber_wake(wait->fiber);
-        }
+    if (reply && !redis->head && context->c.reader->pos < context->c.reader->len) {
+        /* hiredis asserts that nobody answers unasked. */
+        drop_context(redis, TROUBLE_GARBLED, "more answers than commands");
     }
 }
 
@@ -216,7 +285,7 @@ static bool queue_command(struct redis *redis, const struct redis_arg *args, siz
     struct command *command = xcalloc(1, sizeof(*command));
     *command = *like;
     command->redis = redis;
-    command->deadline_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
+    command->lost_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
     memcpy(command->name, args[0].bytes,
            args[0].len < COMMAND_NAME_MAX ? args[0].len : COMMAND_NAME_MAX - 1);
     if (redisAsyncCommandArgv(redis->context, on_reply, command, (int)count, texts, lens) !=
@@ -260,25 +329,28 @@ static redisAsyncContext *new_context(struct redis *redis)
     if (!context) {
         abort();
     }
+    if (!context->err && !url->socket_path) {
+        redisEnableKeepAlive(&context->c); /* routers forget connections on which nothing happens */
+    }
     return context;
 }
 
 static bool begin_connection(struct redis *redis)
 {
     if (!redis->settings->redis.socket_path && !redis->address.text[0]) {
-        note_loss(redis, "host name not found", true);
+        note_loss(redis, TROUBLE_UNREACHABLE, "host name not found");
         return false;
     }
     redisAsyncContext *context = new_context(redis);
     if (context->err) {
-        note_loss(redis, context->errstr, true);
+        note_loss(redis, TROUBLE_UNREACHABLE, context->errstr);
         redisAsyncFree(context);
         return false;
     }
     fcntl(context->c.fd, F_SETFD, FD_CLOEXEC);
     int error = redis_loop_attach(redis->loop, context, on_gone);
     if (error) {
-        note_loss(redis, uv_strerror(error), true);
+        note_loss(redis, TROUBLE_UNREACHABLE, uv_strerror(error));
         redisAsyncFree(context);
         return false;
     }
@@ -293,46 +365,59 @@ static bool send_command(struct redis *redis, const struct redis_arg *args, size
 {
     const struct command command = {.wait = wait, .out = out};
     if (!redis->context) {
-        if (uv_now(redis->loop) < redis->retry_at_ms || !begin_connection(redis)) {
+        if (uv_now(redis->loop) < redis->pause.until_ms || !begin_connection(redis)) {
             return false;
         }
     }
     return queue_command(redis, args, count, &command);
 }
 
+/* Wait for the next attempt to connect, which is the first one's in the queue. */
+static void await_attempt(struct redis *redis)
+{
+    uint64_t now_ms = uv_now(redis->loop);
+    uint64_t until_ms = redis->pause.until_ms;
+    if (redis->context || (redis->pausing == 0 && now_ms >= until_ms)) {
+        return;
+    }
+    redis->pausing++;
+    fiber_sleep(until_ms > now_ms ? until_ms - now_ms : 0);
+    redis->pausing--;
+}
+
 /* Send commands, wait for them all; on failure no out holds anything. outs NULL: not looked at. */
 static enum err run_commands(struct redis *redis, const struct redis_arg *args,
                              const size_t *counts, size_t commands, struct redis_value *outs,
-                             struct wait *wait)
+                             bool is_quiet)
 {
     uint64_t begin_us = clock_mono_us();
-    wait->fiber = fiber_self();
-    assert(wait->fiber);
-    if (!redis->context && uv_now(redis->loop) < redis->retry_at_ms) {
-        fiber_sleep(redis->retry_at_ms - uv_now(redis->loop));
-    }
+    struct wait wait = {.fiber = fiber_self(), .is_quiet = is_quiet};
+    wait.deadline_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
+    assert(wait.fiber);
+    await_attempt(redis);
     for (size_t i = 0; i < commands; i++) {
         struct redis_value *out = outs ? &outs[i] : NULL;
         if (out) {
             *out = (struct redis_value){0};
         }
-        if (send_command(redis, args, counts[i], wait, out)) {
-            wait->unanswered++;
+        if (send_command(redis, args, counts[i], &wait, out)) {
+            wait.unanswered++;
         } else {
-            wait->failed = true;
+            wait.trouble = redis->end;
         }
         args += counts[i];
     }
-    if (wait->unanswered > 0) {
+    if (wait.unanswered > 0) {
         fiber_park();
     }
     struct log_context *context = log_context();
     if (context) {
         context->store_us += clock_mono_us() - begin_us;
     }
-    if (!wait->failed) {
+    if (!wait.trouble) {
         return OK;
     }
+    redis->trouble = wait.trouble;
     for (size_t i = 0; outs && i < commands; i++) {
         redis_value_clear(&outs[i]);
     }
@@ -342,15 +427,19 @@ static enum err run_commands(struct redis *redis, const struct redis_arg *args,
 enum err redis_command(struct redis *redis, const struct redis_arg *args, size_t count,
                        struct redis_value *out)
 {
-    struct wait wait = {0};
-    return run_commands(redis, args, &count, 1, out, &wait);
+    return run_commands(redis, args, &count, 1, out, false);
+}
+
+enum err redis_probe(struct redis *redis, const struct redis_arg *args, size_t count,
+                     struct redis_value *out)
+{
+    return run_commands(redis, args, &count, 1, out, true);
 }
 
 enum err redis_pipeline(struct redis *redis, const struct redis_arg *args, const size_t *counts,
                         size_t commands, struct redis_value *outs)
 {
-    struct wait wait = {0};
-    return run_commands(redis, args, counts, commands, outs, &wait);
+    return run_commands(redis, args, counts, commands, outs, false);
 }
 
 void redis_send(struct redis *redis, const struct redis_arg *args, size_t count)
@@ -358,13 +447,9 @@ void redis_send(struct redis *redis, const struct redis_arg *args, size_t count)
     send_command(redis, args, count, NULL, NULL);
 }
 
-enum err redis_try_script(struct redis *redis, const struct redis_arg *args, size_t count,
-                          struct redis_value *out, bool *unknown)
+enum redis_trouble redis_trouble(const struct redis *redis)
 {
-    struct wait wait = {.is_script = true};
-    enum err err = run_commands(redis, args, &count, 1, out, &wait);
-    *unknown = wait.script_unknown;
-    return err;
+    return redis->trouble;
 }
 
 struct redis *redis_new(uv_loop_t *loop, const struct settings *settings)
@@ -373,6 +458,7 @@ struct redis *redis_new(uv_loop_t *loop, const struct settings *settings)
     redis->loop = loop;
     redis->settings = settings;
     redis->tail = &redis->head;
+    redis->end = TROUBLE_UNREACHABLE;
     if (!settings->redis.socket_path) {
         redis_address_init(&redis->address, settings->redis.host);
     }

@@ -1,7 +1,8 @@
 /* One pipelined connection to Redis for all fibers of a worker (hiredis, libuv). Commands of one
- * round of the loop leave in one write. Every command has a deadline (STORE_TIMEOUT_MS); a lost or
- * stuck connection fails its commands with ERR_STORE and is made anew when the next command comes.
- */
+ * round of the loop leave in one write. Nobody waits for a command longer than STORE_TIMEOUT_MS,
+ * whatever happens. A lost or stuck connection, and one to a server that cannot serve, fails its
+ * commands with ERR_STORE and is made anew when the next command comes, at once or after a short
+ * pause (redis_pause.h) that the command waits out. */
 #ifndef STORE_REDIS_H
 #define STORE_REDIS_H
 
@@ -13,6 +14,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/settings.h"
+#include "store/redis_trouble.h"
 
 struct redis;
 
@@ -65,9 +67,11 @@ enum err redis_eval(struct redis *redis, struct redis_script *script, const stru
                     size_t key_count, const struct redis_arg *args, size_t arg_count,
                     struct redis_value *out);
 
-/* For redis_eval: redis_command, but *unknown tells, without a log line, that Redis knows no script
- * of that hash (NOSCRIPT). */
-enum err redis_try_script(struct redis *redis, const struct redis_arg *args, size_t count,
-                          struct redis_value *out, bool *unknown);
+/* redis_command for a reply that may well be an error: none is logged. */
+enum err redis_probe(struct redis *redis, const struct redis_arg *args, size_t count,
+                     struct redis_value *out);
+
+/* Why the command failed that this fiber has just got ERR_STORE for. */
+enum redis_trouble redis_trouble(const struct redis *redis);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "base/buf.h"
 
@@ -65,6 +66,14 @@ static void find_error(struct link *link)
     }
 }
 
+/* hiredis asserts that nobody answers unasked; of what does, nothing can be expected. */
+static bool is_unasked(const redisAsyncContext *context)
+{
+    char byte;
+    return (context->c.flags & REDIS_CONNECTED) && !context->replies.head &&
+           recv(context->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct link *link = poll->data;
@@ -73,7 +82,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         return;
     }
     if (link->context && (events & UV_READABLE)) {
-        redisAsyncHandleRead(link->context);
+        if (is_unasked(link->context)) {
+            redisAsyncFree(link->context);
+        } else {
+            redisAsyncHandleRead(link->context);
+        }
     }
     if (link->context && (events & UV_WRITABLE)) {
         write_out(link);

@@ -38,11 +38,10 @@ enum err redis_eval(struct redis *redis, struct redis_script *script, const stru
     memcpy(all + 3, keys, key_count * sizeof(*keys));
     memcpy(all + 3 + key_count, args, arg_count * sizeof(*args));
     if (script->sha[0]) {
-        bool unknown = false;
         all[0] = REDIS_TEXT("EVALSHA");
         all[1] = REDIS_TEXT(script->sha);
-        enum err err = redis_try_script(redis, all, count, out, &unknown);
-        if (!unknown) {
+        enum err err = redis_command(redis, all, count, out);
+        if (!err || redis_trouble(redis) != TROUBLE_NOSCRIPT) {
             return err;
         }
     }

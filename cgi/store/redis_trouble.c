@@ -1,0 +1,133 @@
+/* The one table of what Redis may say instead of an answer. Error replies are foreign text that may
+ * quote a command's arguments, so that nothing but their first word is shown. */
+#include "store/redis_trouble.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define WORD_MAX 24
+#define WORDS_REMEMBERED 8
+#define LOG_PAUSE_MS 10000
+
+/* Before version 7, what a command inside a script said stands at the end: "ERR Error running
+ * script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't write …". */
+#define SCRIPT_ERROR "ERR Error running script"
+#define SCRIPT_ERROR_INNER ": -"
+
+static const struct {
+    const char *word;
+    const char *meaning; /* for the operator */
+    bool ends_connection;
+} troubles[TROUBLE__MAX] = {
+    [TROUBLE_NONE] = {"", "", false},
+    [TROUBLE_UNREACHABLE] = {"unreachable", "it cannot be reached", false},
+    [TROUBLE_SLOW] = {"slow", "it does not answer in time", false},
+    [TROUBLE_GARBLED] = {"garbled", "what answers is no Redis", false},
+    [TROUBLE_LOADING] = {"loading", "it is reading its data from disk", true},
+    [TROUBLE_READONLY] = {"readonly", "it is a replica, and only its master takes writes", true},
+    [TROUBLE_MASTERDOWN] = {"masterdown", "it is a replica that has lost its master", true},
+    [TROUBLE_CLUSTERDOWN] = {"clusterdown", "its Cluster is down", true},
+    [TROUBLE_CLUSTER] = {"cluster", "it is a node of a Cluster, and REDIS_URL names it alone",
+                         false},
+    [TROUBLE_NOREPLICAS] = {"noreplicas", "it has fewer replicas than min-replicas-to-write", true},
+    [TROUBLE_OOM] = {"oom", "maxmemory is reached: nothing more can be stored", false},
+    [TROUBLE_MISCONF] = {"misconf", "it cannot save its data to disk", false},
+    [TROUBLE_BUSY] = {"busy", "a script of somebody's keeps it busy", false},
+    [TROUBLE_AUTH] = {"auth",
+                      "user or password in REDIS_URL are wrong, or the user may not do this",
+                      false},
+    [TROUBLE_NOSCRIPT] = {"refused", "", false},
+    [TROUBLE_REFUSED] = {"refused", "", false},
+};
+
+static const struct {
+    const char *word;
+    enum redis_trouble trouble;
+} replies[] = {
+    {"LOADING", TROUBLE_LOADING},       {"READONLY", TROUBLE_READONLY},
+    {"MASTERDOWN", TROUBLE_MASTERDOWN}, {"CLUSTERDOWN", TROUBLE_CLUSTERDOWN},
+    {"MOVED", TROUBLE_CLUSTER},         {"ASK", TROUBLE_CLUSTER},
+    {"TRYAGAIN", TROUBLE_CLUSTER},      {"CROSSSLOT", TROUBLE_CLUSTER},
+    {"NOREPLICAS", TROUBLE_NOREPLICAS}, {"OOM", TROUBLE_OOM},
+    {"MISCONF", TROUBLE_MISCONF},       {"BUSY", TROUBLE_BUSY},
+    {"NOAUTH", TROUBLE_AUTH},           {"WRONGPASS", TROUBLE_AUTH},
+    {"NOPERM", TROUBLE_AUTH},           {"NOSCRIPT", TROUBLE_NOSCRIPT},
+};
+
+static const char *find_word(const char *error)
+{
+    if (strncmp(error, SCRIPT_ERROR, strlen(SCRIPT_ERROR)) == 0) {
+        const char *inner = strstr(error, SCRIPT_ERROR_INNER);
+        return inner ? inner + strlen(SCRIPT_ERROR_INNER) : error;
+    }
+    return error;
+}
+
+static size_t word_len(const char *word)
+{
+    return strcspn(word, " \r\n");
+}
+
+enum redis_trouble redis_trouble_of(const char *error)
+{
+    const char *word = find_word(error);
+    size_t len = word_len(word);
+    for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+        if (strlen(replies[i].word) == len && memcmp(replies[i].word, word, len) == 0) {
+            return replies[i].trouble;
+        }
+    }
+    return TROUBLE_REFUSED;
+}
+
+const char *redis_trouble_word(enum redis_trouble trouble)
+{
+    return troubles[trouble].word;
+}
+
+bool redis_trouble_ends_connection(enum redis_trouble trouble)
+{
+    return troubles[trouble].ends_connection;
+}
+
+/* True when word was not logged a short time ago; the word seen longest ago is forgotten. */
+static bool may_log(const char *word)
+{
+    static struct {
+        char word[WORD_MAX];
+        uint64_t logged_ms;
+    } seen[WORDS_REMEMBERED];
+    uint64_t now_ms = clock_mono_ms();
+    size_t slot = 0;
+    for (size_t i = 0; i < WORDS_REMEMBERED; i++) {
+        if (strcmp(seen[i].word, word) == 0) {
+            slot = i;
+            break;
+        }
+        if (seen[i].logged_ms < seen[slot].logged_ms) {
+            slot = i;
+        }
+    }
+    if (strcmp(seen[slot].word, word) == 0 && now_ms - seen[slot].logged_ms < LOG_PAUSE_MS) {
+        return false;
+    }
+    memcpy(seen[slot].word, word, WORD_MAX);
+    seen[slot].logged_ms = now_ms;
+    return true;
+}
+
+void redis_trouble_log(enum redis_trouble trouble, const char *command, const char *error)
+{
+    char word[WORD_MAX] = "";
+    const char *shown = word;
+    const char *from = find_word(error);
+    size_t len = word_len(from);
+    memcpy(word, from, len < WORD_MAX ? len : WORD_MAX - 1);
+    if (may_log(word)) {
+        log_error("redis refused", LOG_TEXT("command", command), LOG_TEXT("error", shown),
+                  LOG_TEXT("meaning", troubles[trouble].meaning));
+    }
+}

@@ -133,8 +133,10 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
     } else if (store_is_reply(&value, "held", 2)) {
         snprintf(lease->waited_for, sizeof(lease->waited_for), "%s", buf_str(&value.items[1].text));
         err = ERR_HELD;
+    } else if (store_is_reply(&value, "replaced", 1)) {
+        err = ERR_REPLACED;
     } else {
-        err = store_is_reply(&value, "replaced", 1) ? ERR_REPLACED : ERR_ABSENT;
+        err = store_is_reply(&value, "absent", 1) ? ERR_ABSENT : ERR_STORE;
     }
 out:
     redis_value_clear(&value);
@@ -188,7 +190,7 @@ enum err store_commit_session(struct store *store, const struct secret *secret,
         bool written = is_written(store, secret, &keys.session, &value.items[1], session);
         err = written ? OK : ERR_STALE;
     } else if (!store_is_reply(&value, "done", 1)) {
-        err = ERR_STALE;
+        err = store_is_reply(&value, "held", 1) ? ERR_STALE : ERR_STORE;
     }
 out:
     redis_value_clear(&value);
@@ -227,8 +229,10 @@ enum err store_end_refused_session(struct store *store, const struct secret *sec
         err = ERR_STALE;
     } else if (store_is_reply(&value, "replaced", 1)) {
         err = ERR_REPLACED;
-    } else {
+    } else if (store_is_reply(&value, "done", 1) || store_is_reply(&value, "absent", 1)) {
         store_forget_name(store, keys.name, session);
+    } else {
+        err = ERR_STORE;
     }
 out:
     redis_value_clear(&value);

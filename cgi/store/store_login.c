@@ -137,6 +137,9 @@ enum err store_put_login(struct store *store, const struct secret *state,
     const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_BUF(&sealed),
                                      REDIS_BUF(&sealed_return), REDIS_TEXT(ttl.text)};
     enum err err = redis_eval(store->redis, &put_script, keys, 1, args, 4, &value);
+    if (!err && value.integer != 1) {
+        err = ERR_STORE;
+    }
     redis_value_clear(&value);
     buf_clear(&key);
     buf_clear(&plain);
@@ -234,7 +237,7 @@ enum err store_take_login(struct store *store, const struct secret *state,
     } else if (store_is_reply(&value, "used", 4)) {
         err = read_used(store, binding, &key, &value, out, outcome);
     } else {
-        err = ERR_INVALID_STATE;
+        err = store_is_reply(&value, "foreign", 1) ? ERR_INVALID_STATE : ERR_STORE;
     }
 out:
     redis_value_clear(&value);

@@ -13,10 +13,44 @@ enum err healthz_get(struct service *service, const struct request *request, str
     return OK;
 }
 
+static void add_warning(struct json_writer *json, bool holds, const char *word, const char *text)
+{
+    if (!holds) {
+        return;
+    }
+    if (json->comma) {
+        buf_addc(json->out, ',');
+    }
+    struct json_writer warning;
+    json_open(&warning, json->out);
+    json_add_string(&warning, "warning", word);
+    json_add_string(&warning, "description", text);
+    json_close(&warning);
+    json->comma = true;
+}
+
+/* What an operator should look after, and what keeps nobody from being served: a line each. */
+static void add_warnings(struct service *service, bool redis_answers, struct json_writer *json)
+{
+    struct json_writer list = {.out = json->out};
+    struct store_risks risks = {0};
+    if (redis_answers) {
+        risks = store_get_risks(service->store);
+    }
+    buf_adds(json->out, ",\"warnings\":[");
+    add_warning(
+        &list, risks.evicts, "redis_evicts",
+        "Redis drops sessions when its memory is full: set maxmemory-policy to noeviction.");
+    add_warning(&list, risks.forgets, "redis_forgets",
+                "Redis keeps nothing on disk, so its restart ends every session: set appendonly.");
+    buf_addc(json->out, ']');
+}
+
 enum err readyz_get(struct service *service, const struct request *request, struct reply *reply)
 {
     (void)request;
-    enum err redis = store_ping(service->store);
+    const char *trouble = NULL;
+    enum err redis = store_ping(service->store, &trouble);
     bool is_ready = redis == OK && !service->draining;
     struct json_writer json = reply_open_json(reply, is_ready ? 200 : 503);
     json_add_bool(&json, "ready", is_ready);
@@ -28,12 +62,13 @@ enum err readyz_get(struct service *service, const struct request *request, stru
     }
     json_open_member(&json, "reasons");
     if (redis != OK) {
-        json_add_string(&json, "redis", "does not answer");
+        json_add_string(&json, "redis", trouble);
     }
     if (service->draining) {
-        json_add_string(&json, "process", "is about to end");
+        json_add_string(&json, "process", "draining");
     }
     json_close(&json);
+    add_warnings(service, redis == OK, &json);
     json_close(&json);
     return OK;
 }

@@ -1,5 +1,6 @@
 /* What all records have in common: their keys, their seal, the connection. Logins are in
- * store_login.c, sessions in store_session.c and store_user.c, renewals in store_lease.c. */
+ * store_login.c, sessions in store_session.c and store_user.c, renewals in store_lease.c; how Redis
+ * itself is doing is store_health.c's. */
 #include "store/store.h"
 
 #include <inttypes.h>
@@ -60,18 +61,6 @@ enum err store_open(const struct store *store, const char *kind, const struct se
         return ERR_SEAL;
     }
     return OK;
-}
-
-enum err store_ping(struct store *store)
-{
-    /* A write that changes nothing: unlike PING, a replica refuses it. */
-    struct buf key = {0};
-    buf_adds(&key, store->settings->redis_prefix);
-    buf_adds(&key, "ping");
-    const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(&key)};
-    enum err err = redis_command(store->redis, args, 2, NULL);
-    buf_clear(&key);
-    return err;
 }
 
 static void backoff_key(const struct store *store, struct buf *out)

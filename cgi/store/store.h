@@ -13,6 +13,7 @@
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
+#include <stdbool.h>
 #include <uv.h>
 
 #include "base/model.h"
@@ -24,8 +25,20 @@ struct store;
 struct store *store_new(uv_loop_t *loop, const struct settings *settings);
 void store_free(struct store *store);
 
-/* OK when Redis answers and takes writes. */
-enum err store_ping(struct store *store);
+/* OK when Redis answers and stores what it is given. ERR_STORE: *trouble is one static word that
+ * says why not: "unreachable", "slow", "garbled", "loading", "readonly", "masterdown",
+ * "clusterdown", "cluster", "noreplicas", "oom", "misconf", "busy", "auth" or "refused". */
+enum err store_ping(struct store *store, const char **trouble);
+
+/* How Redis may lose sessions although it stores them, as far as it says. */
+struct store_risks {
+    bool evicts;  /* maxmemory, and a policy that makes room by dropping keys */
+    bool forgets; /* neither an append-only file nor snapshots */
+};
+
+/* The risks as they were read within the last half minute; asks Redis when that is longer ago, and
+ * logs what has changed. */
+struct store_risks store_get_risks(struct store *store);
 
 /* L4: store login under the hash of state, sealed under binding, for LOGIN_TTL. */
 enum err store_put_login(struct store *store, const struct secret *state,

@@ -17,6 +17,8 @@ struct store {
     struct redis *redis;             /* owned */
     const struct settings *settings; /* borrowed */
     struct store_slide slides[STORE_SLIDES];
+    struct store_risks risks;
+    uint64_t risks_read_ms; /* 0: not yet */
 };
 
 /* Room for a key with a prefix of ordinary length. */

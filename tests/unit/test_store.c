@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "store/redis.h"
-#include "store/store.h"
+#include "store/store_impl.h"
 
 #define TOKEN "access-token-in-clear"
 #define REFRESH "refresh-token-in-clear"
@@ -112,6 +112,8 @@ static struct session begin_session(struct secret *secret)
     return session;
 }
 
+static const char *trouble;
+
 /* The ping makes sure that what the store only sends has arrived. */
 static enum err get_and_forget(const struct secret *secret)
 {
@@ -119,7 +121,7 @@ static enum err get_and_forget(const struct secret *secret)
     enum err err = store_get_session(store, secret, STORE_USE, &found);
     session_clear(&found);
     if (err != ERR_STORE) {
-        CHECK(store_ping(store) == OK);
+        CHECK(store_ping(store, &trouble) == OK);
     }
     return err;
 }
@@ -616,7 +618,7 @@ static void body_backoff(void *argument)
 {
     (void)argument;
     int64_t until_ms = -1;
-    CHECK(store_ping(store) == OK);
+    CHECK(store_ping(store, &trouble) == OK);
     CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == 0);
     int64_t wanted_ms = clock_unix_ms() + 5000;
     CHECK(store_put_backoff(store, wanted_ms) == OK);
@@ -633,6 +635,40 @@ static void test_backoff_is_kept_until_its_time(void **state)
     run_body(body_backoff, NULL);
 }
 
+static void set_config(const char *name, const char *value)
+{
+    const struct redis_arg args[] = {REDIS_TEXT("CONFIG"), REDIS_TEXT("SET"), REDIS_TEXT(name),
+                                     REDIS_TEXT(value)};
+    CHECK(redis_command(redis, args, 4, NULL) == OK);
+}
+
+/* The server of these tests writes nothing to disk. */
+static void body_risks(void *argument)
+{
+    (void)argument;
+    CHECK(store_get_risks(store).forgets && !store_get_risks(store).evicts);
+    set_config("maxmemory-policy", "allkeys-lfu");
+    set_config("maxmemory", "100mb");
+    set_config("appendonly", "yes");
+    CHECK(store_get_risks(store).forgets && !store_get_risks(store).evicts);
+    store->risks_read_ms -= 31000;
+    CHECK(!store_get_risks(store).forgets && store_get_risks(store).evicts);
+    set_config("maxmemory", "0");
+    kill(server_pid, SIGSTOP);
+    settings.store_timeout_ms = 50;
+    store->risks_read_ms -= 31000;
+    CHECK(store_get_risks(store).evicts); /* nothing new is known */
+    kill(server_pid, SIGCONT);
+    settings.store_timeout_ms = 500;
+    CHECK(!store_get_risks(store).evicts);
+}
+
+static void test_risks_are_read_again_after_a_while(void **state)
+{
+    (void)state;
+    run_body(body_risks, NULL);
+}
+
 static void body_away(void *argument)
 {
     (void)argument;
@@ -643,7 +679,8 @@ static void body_away(void *argument)
     begin_login(&state, &binding);
     kill(server_pid, SIGSTOP);
     settings.store_timeout_ms = 50;
-    CHECK(store_ping(store) == ERR_STORE);
+    CHECK(store_ping(store, &trouble) == ERR_STORE);
+    CHECK(strcmp(trouble, "slow") == 0);
     CHECK(get_and_forget(&secret) == ERR_STORE);
     CHECK(take_and_forget(&state, &binding) == ERR_STORE);
     CHECK(take_lease(&secret, 1, 1000, &lease) == ERR_STORE);
@@ -655,7 +692,7 @@ static void body_away(void *argument)
     settings.store_timeout_ms = 500;
     kill(server_pid, SIGCONT);
     fiber_sleep(100);
-    CHECK(store_ping(store) == OK);
+    CHECK(store_ping(store, &trouble) == OK);
     session_clear(&session);
 }
 
@@ -746,6 +783,7 @@ int main(void)
         TEST(test_lease_that_ran_out),
         TEST(test_refused_session_ends_if_unchanged),
         TEST(test_backoff_is_kept_until_its_time),
+        TEST(test_risks_are_read_again_after_a_while),
         TEST(test_redis_away_says_nothing_of_a_session),
         TEST(test_dump_shows_no_secret),
     };

@@ -205,6 +205,8 @@ class Process:
 class Redis(Process):
     """redis-server on a unix socket, with an append-only file that survives kill and restart."""
 
+    options = ()  # more words of its command line
+
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -218,7 +220,8 @@ class Redis(Process):
         self.launch([
             find_program("redis-server"), "--port", "0", "--unixsocket", self.socket_path,
             "--unixsocketperm", "700", "--dir", self.directory, "--appendonly", "yes",
-            "--save", "", "--daemonize", "no", "--enable-debug-command", "local"])
+            "--save", "", "--daemonize", "no", "--enable-debug-command", "local",
+            *self.options])
         self.wait_ready(self.answers)
         return self
 

@@ -298,6 +298,24 @@ def test_40_callback_of_a_killed_worker_is_not_sent_again(make_stack):
     stack.spotify.release()
 
 
+def test_callback_that_reached_nobody_goes_to_the_other_service(make_stack):
+    """With its query, its method and its cookie; and nginx's own error when there is no other."""
+    stack = make_stack(services=2, workers=1)
+    browser = Browser(stack)
+    urls = [browser.approve(browser.authorize().headers["Location"]) for _ in range(4)]
+    stack.services[0].stop()
+    for url in urls:
+        assert browser.callback(url).status_code == 303
+        assert browser.callback(url, method="POST").status_code == 405
+    lines = [line for line in stack.services[1].log_lines() if line.get("route") == "/callback"]
+    assert [(line["method"], line["status"]) for line in lines] == [("GET", 303), ("POST", 405)] * 4
+    assert get(stack, "/auth/.callback?code=x&state=y")[0] == 404
+    stack.services[1].stop()
+    answer = get(stack, "/auth/callback?code=x&state=y")
+    assert_json_error(answer, 502)
+    assert answer[1]["retry-after"] == "5"
+
+
 def test_killed_worker_costs_no_other_request_an_error(make_stack):
     stack = make_stack(workers=2)
     service, browser = stack.services[0], logged_in(stack)

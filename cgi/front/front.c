@@ -195,10 +195,11 @@ static void conn_look(struct conn *conn)
 }
 
 /* Close it, unless a request has come since the last look: the web server would not repeat a POST.
- */
+ * From before that look on, it cannot send one to a unix socket, and knows that it did not. */
 static void conn_close_idle(struct conn *conn)
 {
     bool gone;
+    shutdown(conn->fd, SHUT_RD);
     if (conn_receive(conn, MSG_PEEK, &gone) > 0) {
         conn_look(conn);
     } else {
@@ -319,8 +320,20 @@ static void listen_event(struct front *front)
     int fd = accept4(front->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         conn_new(front, fd);
+    } else if (errno == EINVAL) { /* shut down: nobody comes any more */
+        listen_end(front);
     } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         accept_failed(front, errno);
+    }
+}
+
+/* Whoever has connected already would otherwise be cut off when the last worker closes the socket,
+ * maybe with a request that is not sent twice. */
+static void accept_rest(struct front *front)
+{
+    int fd;
+    while ((fd = accept4(front->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        conn_new(front, fd);
     }
 }
 
@@ -374,6 +387,7 @@ void front_stop_accepting(struct front *front)
         front->stopped = true;
         uv_timer_stop(&front->pause);
         listen_end(front);
+        accept_rest(front);
     }
 }
 

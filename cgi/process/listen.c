@@ -172,6 +172,13 @@ int listen_open(const struct listen_address *address)
     return open_tcp(address->host, address->port);
 }
 
+void listen_refuse(const struct listen_address *address, int fd)
+{
+    if (address->socket_path != NULL && made.st_ino != 0) {
+        shutdown(fd, SHUT_RD);
+    }
+}
+
 void listen_remove(const struct listen_address *address)
 {
     struct stat now;

@@ -14,6 +14,10 @@ bool listen_inherited(void);
  * close-on-exec. -1 with a log line on failure. */
 int listen_open(const struct listen_address *address);
 
+/* Let nobody connect any more, and those who have be accepted, as far as the system can: to a unix
+ * socket that listen_open made. For the end of the whole service, whose processes share fd. */
+void listen_refuse(const struct listen_address *address, int fd);
+
 /* Remove the unix socket, if it is still the one that listen_open made. */
 void listen_remove(const struct listen_address *address);
 

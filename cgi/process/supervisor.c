@@ -124,6 +124,7 @@ static void end(struct supervisor *supervisor)
     }
     supervisor->ending = true;
     log_info("service ending");
+    listen_refuse(&supervisor->address, supervisor->listen_fd);
     close(supervisor->listen_fd);
     for (struct generation *at = supervisor->newest; at != NULL; at = at->older) {
         generation_retire(at);

@@ -136,6 +136,28 @@ static void test_socket_of_somebody_else_is_not_removed(void **state)
     unlink(moved);
 }
 
+static void test_refusing_keeps_who_is_in_the_queue(void **state)
+{
+    int fd = listen_open(&address);
+    int early = connect_to_path();
+    int accepted;
+    char byte = 0;
+
+    (void)state;
+    assert_true(early >= 0);
+    assert_int_equal(send(early, "x", 1, 0), 1);
+    listen_refuse(&address, fd);
+    assert_int_equal(connect_to_path(), -1);
+    accepted = accept(fd, NULL, NULL);
+    assert_true(accepted >= 0);
+    assert_int_equal(recv(accepted, &byte, 1, 0), 1);
+    assert_int_equal(send(accepted, "y", 1, 0), 1);
+    assert_int_equal(recv(early, &byte, 1, 0), 1);
+    close(early);
+    close(accepted);
+    close(fd);
+}
+
 static void test_directory_that_is_not_there(void **state)
 {
     char nowhere[] = "/nonexistent/s";
@@ -191,6 +213,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_is_no_socket_stays, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_socket_of_somebody_else_is_not_removed, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_refusing_keeps_who_is_in_the_queue, set_up, tear_down),
         cmocka_unit_test(test_directory_that_is_not_there),
         cmocka_unit_test(test_tcp),
         cmocka_unit_test_setup_teardown(test_descriptor_0, set_up, tear_down),

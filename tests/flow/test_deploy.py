@@ -65,6 +65,18 @@ def test_82_rolling_restart_of_both_services_under_load_costs_no_request(two):
     assert load.count() / (time.monotonic() - begun) > 100
 
 
+def test_82_callbacks_on_many_connections_are_not_cut_off_by_restarts(make_stack):
+    """nginx sends them once: one that arrives in the last moment before a service ends has to be answered by it."""
+    stack = make_stack(services=2, workers=4, nginx_workers=2)
+    requests, expected = requests_of(stack)
+    with traffic.Load(stack.url, requests[1:2], threads=48) as load:
+        for service in stack.services * 8:
+            time.sleep(0.03)  # so that the next one is met by connections that are just being made
+            assert service.stop() == 0
+            service.start()
+    assert set(load.answers) == {("/auth/callback", expected["/auth/callback"])}, load.answers
+
+
 def test_82_logins_under_way_survive_a_rolling_restart(two):
     """From /authorize to the end of the callback, each step at whatever service is there."""
     def log_in_once():

@@ -415,7 +415,7 @@ def test_login_that_does_not_open_sets_no_cookie_and_calls_nobody(faulty, field)
 
 def test_commands_that_the_readme_names_are_enough(faulty):
     readme = (TREE / "README.md").read_text()
-    named, = re.findall(r"and the\s+commands `([A-Z |]+)`", readme)
+    named, = re.findall(r"and the\s+commands `([A-Z |\s]+)`", readme)
     before = len(faulty.services[0].log_lines())
     with user(faulty, "-@all", *(f"+{name.lower()}" for name in named.split()), "resetkeys", f"~{PREFIX}*"):
         faulty.redis.client().script_flush()

@@ -187,13 +187,17 @@ def stopped(stack):
 
 
 @contextlib.contextmanager
-def answering(stack, reply, hang_up=False, delay_s=0):
+def answering(stack, reply, hang_up=False, delay_s=0, resets=False):
     stack.proxy.reply, stack.proxy.hang_up, stack.proxy.delay_s = reply, hang_up, delay_s
     try:
         yield
     finally:
         stack.proxy.reply, stack.proxy.hang_up, stack.proxy.delay_s = None, False, 0
         wait_until(lambda: not stack.proxy.held, 5, "what is on its way")
+        if resets:  # nothing good can follow on the same connection
+            stack.proxy.end_all(refuse=False)
+            wait_until(lambda: not stack.proxy.open, 5, "the end of all connections")
+            time.sleep(0.05)  # until the workers have seen it
 
 
 def says(text, **how):
@@ -221,7 +225,7 @@ UNKNOWN = {
     "unknown error": (says("-ERR something else\r\n"), "refused"),
     "an error without a text": (says("-\r\n"), "refused"),
     "HTTP": (says("HTTP/1.1 400 Bad Request\r\n\r\n"), "garbled"),
-    "half an answer, then silence": (says("$100\r\nab"), "slow"),
+    "half an answer, then silence": (says("$100\r\nab", resets=True), "slow"),
     "half an answer, then the end": (says("$100\r\nab", hang_up=True), "unreachable"),
     "nothing but the end": (says("", hang_up=True), "unreachable"),
     "two answers": (says("-ERR one\r\n+OK\r\n"), None),
@@ -339,6 +343,21 @@ def test_answers_of_another_kind_say_nothing_of_a_session(faulty, people, reply)
     people.check_all_is_well()
 
 
+@pytest.mark.parametrize("script", ["return false", "return 7", "return redis.status_reply('OK')", "return {}",
+                                    "return {'never'}", "return {'newer'}", "return 'no'"])
+def test_scripts_that_answer_something_else_say_nothing_of_a_session(faulty, people, script):
+    ended, key = log_in_with_key(faulty)
+    faulty.redis.client().delete(key)
+    faulty.proxy.script = script
+    try:
+        for call in (people.expired.token, ended.session, ended.token, *people.writes()[1:]):
+            assert_unavailable(call())
+    finally:
+        faulty.proxy.script = None
+    assert_absent(ended)
+    people.check_all_is_well()
+
+
 def test_answer_that_comes_too_late_is_nobody_elses(faulty, people):
     """The connection goes with the command that got no answer in time."""
     others = [log_in(faulty, user) for user in ("bob", "cy")]
@@ -416,10 +435,10 @@ def test_login_that_does_not_open_sets_no_cookie_and_calls_nobody(faulty, field)
 def test_commands_that_the_readme_names_are_enough(faulty):
     readme = (TREE / "README.md").read_text()
     named, = re.findall(r"and the\s+commands `([A-Z |\s]+)`", readme)
-    before = len(faulty.services[0].log_lines())
     with user(faulty, "-@all", *(f"+{name.lower()}" for name in named.split()), "resetkeys", f"~{PREFIX}*"):
         faulty.redis.client().script_flush()
-        assert faulty.nginx.admin("/readyz")[0] == 200
+        wait_until(lambda: faulty.nginx.admin("/readyz")[0] == 200, 5, "readiness")
+        before = len(faulty.services[0].log_lines())
         browser, other = log_in(faulty), log_in(faulty, expires_in=1)
         for call in (browser.session, browser.token, browser.refresh, other.token):
             assert call().status_code == 200

@@ -329,6 +329,23 @@ def test_killed_redis_is_503_on_every_route_and_the_first_request_afterwards_is_
     people.check_all_is_well()
 
 
+class ClusterNode(Redis):
+    options = ("--cluster-enabled", "yes")
+
+
+def test_node_of_a_cluster_that_does_not_stand_is_503_until_it_does(make_stack, tmp_path):
+    redis = ClusterNode(tmp_path).start()
+    try:
+        stack = make_stack(redis=redis, start_ready=False)
+        assert_unavailable(Browser(stack).authorize(headers=JSON))
+        assert_readyz(stack, "clusterdown")
+        redis.client().execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(stack.services[0].ready, 10, "readiness")
+        assert log_in(stack).token().status_code == 200
+    finally:
+        redis.stop()
+
+
 def test_forgotten_scripts_are_not_noticed(faulty, people):
     faulty.redis.client().script_flush()
     people.check_all_is_well()

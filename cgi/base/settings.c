@@ -304,6 +304,12 @@ void settings_clear(struct settings *settings)
     memset(settings, 0, sizeof(*settings));
 }
 
+int64_t settings_authorization_life_s(const struct settings *settings)
+{
+    return settings->session_max_age_s < REFRESH_TOKEN_LIFE_S ? settings->session_max_age_s
+                                                              : REFRESH_TOKEN_LIFE_S;
+}
+
 void settings_print_table(FILE *out)
 {
     fputs("| setting | default | meaning |\n|---|---|---|\n", out);

@@ -91,4 +91,7 @@ void settings_print_table(FILE *out);
 /* Spotify's refresh tokens live six months from the user's authorization (contract A.7). */
 #define REFRESH_TOKEN_LIFE_S ((int64_t)15552000)
 
+/* How long after the authorization a session can last: then its user has to agree anew. */
+int64_t settings_authorization_life_s(const struct settings *settings);
+
 #endif

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "flows/backoff.h"
 #include "http/return_to.h"
 
@@ -41,6 +42,7 @@ enum err login_begin(struct service *service, const struct login_wish *wish, str
                                               .challenge = settings->pkce ? challenge : NULL,
                                               .show_dialog = wish->show_dialog};
         accounts_format_authorize_url(&service->accounts, &authorization, url);
+        metrics_count(METRIC_LOGINS_BEGUN, 0);
     }
     login_clear(&login);
     explicit_bzero(verifier, sizeof(verifier));
@@ -70,6 +72,7 @@ static enum err await_outcome(struct service *service, const struct login_callba
     if (err == ERR_USED && !out->location) {
         /* The worker that had it is gone, and the code with it. */
         set_location(out, login->return_to, "temporarily_unavailable");
+        metrics_count(METRIC_LOGINS, METRIC_LOGIN_LOST);
     }
     return err;
 }
@@ -120,6 +123,10 @@ static enum err open_session(struct service *service, const struct login *login,
     }
     secret_new(secret);
     enum err err = store_put_session(service->store, secret, &session);
+    if (err == OK) {
+        metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
+        metrics_observe_reauth(settings_authorization_life_s(service->settings));
+    }
     session_clear(&session);
     return err;
 }
@@ -136,12 +143,16 @@ static const char *log_in(struct service *service, const char *code, const struc
     }
     if (err == OK) {
         out->has_session = true;
+        metrics_count(METRIC_LOGINS, METRIC_LOGIN_SUCCESS);
         if (store_replace_session(service->store, login->previous) != OK) { /* C6 */
             log_warn("previous session not ended");
+        } else if (login->previous[0]) {
+            metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED);
         }
         return NULL;
     }
     log_warn("login failed", LOG_TEXT("reason", err_name(err)));
+    metrics_count_word(METRIC_LOGINS, err_name(err));
     return err == ERR_REFUSED || err == ERR_MISCONFIGURED ? "login_failed"
                                                           : "temporarily_unavailable";
 }
@@ -153,6 +164,7 @@ static void finish_taken(struct service *service, const struct login_callback *c
     const char *error = NULL;
     if (callback->error) {
         error = strcmp(callback->error, "access_denied") == 0 ? "access_denied" : "server_error";
+        metrics_count_word(METRIC_LOGINS, error);
     } else {
         error = log_in(service, callback->code, login, out);
     }
@@ -177,6 +189,8 @@ enum err login_finish(struct service *service, const struct login_callback *call
     } else if (err == ERR_USED) {
         out->has_session = gives_session_again(service, out);
         err = OK;
+    } else {
+        metrics_count_word(METRIC_LOGINS, err_name(err));
     }
     login_clear(&login);
     return err;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "flows/renewal_impl.h"
 
 /* A result that Redis did not take is offered again for so long. */
@@ -118,6 +119,7 @@ static void save_until_taken(void *argument)
         log_error("renewal not saved", LOG_TEXT("reason", err_name(err)));
     }
     renewals->unsaved--;
+    metrics_add(METRIC_RENEWALS_UNSAVED, 0, -1);
     renewal->users--;
     drop_if_unused(renewals, renewal);
 }
@@ -139,7 +141,9 @@ static void wait_for_leader(struct renewal *renewal)
     /* The leader takes it off the list before this returns. */
     /* cppcheck-suppress autoVariables */
     renewal->waiters = &waiter;
+    metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OWN_WORKER, 1);
     fiber_park();
+    metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OWN_WORKER, -1);
 }
 
 static struct sufferer *find_sufferer(struct renewals *renewals, const struct secret *secret)
@@ -170,10 +174,25 @@ static void end(struct renewals *renewals, struct renewal *renewal)
     if (renewal->is_unsaved) {
         log_error("renewal not saved yet: redis does not answer");
         renewals->unsaved++;
+        metrics_add(METRIC_RENEWALS_UNSAVED, 0, 1);
         renewal->users++;
         fiber_spawn(save_until_taken, renewal);
     }
     wake_waiters(renewal);
+}
+
+static void count_end(const struct renewal *renewal)
+{
+    const struct settings *settings = renewal->service->settings;
+    if (renewal->err != OK) {
+        metrics_count_word(METRIC_RENEWALS, err_name(renewal->err));
+    } else if (renewal->is_shared) {
+        metrics_count(METRIC_RENEWALS, METRIC_RENEWAL_SHARED);
+    } else {
+        metrics_count(METRIC_RENEWALS, METRIC_RENEWAL_RENEWED);
+        metrics_observe_reauth(renewal->result.authorized_at +
+                               settings_authorization_life_s(settings) - clock_unix_s());
+    }
 }
 
 /* R2, R6: the renewal that is under way in this worker, or one that this fiber leads; when it is
@@ -193,6 +212,7 @@ static struct renewal *join(struct renewals *renewals, const struct secret *secr
     renewal = begin(renewals, secret);
     renewal->users++;
     renewal->err = renewal_lead(renewal, seen_generation);
+    count_end(renewal);
     if (renewal->err != OK && clock_mono_ms() - begun_ms >= SLOW_FAILURE_MS) {
         find_sufferer(renewals, secret)->until_ms = clock_mono_ms() + SLOW_FAILURE_KEPT_MS;
     }

@@ -20,6 +20,7 @@ struct renewal {
     size_t users; /* fibers that still look at this */
     bool is_done;
     bool is_unsaved;
+    bool is_shared; /* result is what another worker stored */
     enum err err;
     int64_t retry_after_s;
     struct session result;

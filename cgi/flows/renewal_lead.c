@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "flows/backoff.h"
 #include "flows/renewal_impl.h"
 
@@ -98,7 +99,9 @@ static enum err take_lease(struct renewal *renewal, uint64_t seen_generation)
         if (clock_mono_ms() > give_up) {
             return ERR_UPSTREAM;
         }
+        metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OTHER_WORKER, 1);
         fiber_sleep(POLL_MS);
+        metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OTHER_WORKER, -1);
     }
 }
 
@@ -115,6 +118,7 @@ static enum err reload(struct renewal *renewal, bool *is_newer)
         return err;
     }
     *is_newer = current.generation != renewal->expected_generation;
+    renewal->is_shared = *is_newer;
     session_clear(&renewal->result);
     renewal->result = current;
     return OK;
@@ -152,6 +156,7 @@ static enum err end_session(struct renewal *renewal)
         release_later(renewal);
     }
     if (err == OK) {
+        metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REFUSED);
         log_warn("session ended: refused by spotify",
                  LOG_NUMBER("age_s", clock_unix_s() - session->authorized_at));
     }
@@ -293,6 +298,7 @@ enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation)
 {
     enum err err = take_lease(renewal, seen_generation);
     if (err == ERR_STALE) {
+        renewal->is_shared = true;
         return OK;
     }
     if (err == ERR_UPSTREAM) { /* it failed just now, perhaps because Spotify asked to wait */

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/scope.h"
 #include "handlers/handlers.h"
 #include "http/problem.h"
@@ -117,6 +118,7 @@ static const struct route routes[] = {
     {"/logout", ROUTE_CORS | ROUTE_CROSS_SITE, NULL, logout_post, {{"all", 5, check_switch}}},
     {"/healthz", 0, healthz_get, NULL, {{0}}},
     {"/readyz", 0, readyz_get, NULL, {{0}}},
+    {"/metrics", 0, metrics_get, NULL, {{0}}},
 };
 
 static const struct route *find_route(const char *path)
@@ -127,6 +129,21 @@ static const struct route *find_route(const char *path)
         }
     }
     return NULL;
+}
+
+/* The route's label in the metrics. Looked up by its path once: text costs more than a request may
+ * cost for being counted. */
+static enum metric_route metric_of(const struct route *route)
+{
+    static enum metric_route known[sizeof(routes) / sizeof(routes[0])];
+    if (!route) {
+        return METRIC_ROUTE_UNKNOWN;
+    }
+    enum metric_route *own = &known[route - routes];
+    if (*own == METRIC_ROUTE_UNKNOWN) {
+        *own = metrics_find_route(route->path);
+    }
+    return *own;
 }
 
 static const char *allowed_methods(const struct route *route)
@@ -357,6 +374,7 @@ void route_serve(struct service *service, struct request *request, struct reply 
     uint64_t begun_us = clock_mono_us();
     struct log_context context = {.request_id = request->id};
     fiber_set_local(&context);
+    metrics_add(METRIC_REQUESTS_IN_HAND, 0, 1);
 
     const struct route *route = find_route(request->route);
     enum err err = serve(service, route, request, reply);
@@ -364,10 +382,13 @@ void route_serve(struct service *service, struct request *request, struct reply 
         problem_reply(reply, service->settings, err, wants_html(route, request, err));
     }
     route_finish(service->settings, request, reply);
+    uint64_t us = clock_mono_us() - begun_us;
+    metrics_count_request(metric_of(route), reply->status, us);
+    metrics_add(METRIC_REQUESTS_IN_HAND, 0, -1);
     log_line(reply->status >= 500 ? LOG_WARN : LOG_INFO, "request",
              LOG_TEXT("method", method_name(request->method)),
              LOG_TEXT("route", route ? route->path : "unknown"),
-             LOG_NUMBER("status", reply->status), LOG_NUMBER("us", clock_mono_us() - begun_us),
+             LOG_NUMBER("status", reply->status), LOG_NUMBER("us", us),
              LOG_NUMBER("redis_us", context.store_us),
              LOG_NUMBER("spotify_us", context.upstream_us));
     fiber_set_local(NULL);

@@ -1,4 +1,5 @@
 /* GET /callback: where Spotify sends the browser back to (steps C1 to C7 of flows/login.h). */
+#include "base/metrics.h"
 #include "flows/login.h"
 #include "handlers/handlers.h"
 #include "http/cookie.h"
@@ -23,6 +24,7 @@ enum err callback_get(struct service *service, const struct request *request, st
         return OK;
     }
     if (cookie_get(request, service->settings, COOKIE_LOGIN, &binding) != COOKIE_IS_GOOD) {
+        metrics_count(METRIC_LOGINS, METRIC_LOGIN_INVALID_STATE);
         return ERR_INVALID_STATE;
     }
     struct login_callback callback = {&state, &binding, code, error};

@@ -18,5 +18,6 @@ handler_fn refresh_post;  /* token.c */
 handler_fn logout_post;   /* logout.c */
 handler_fn healthz_get;   /* status.c */
 handler_fn readyz_get;    /* status.c */
+handler_fn metrics_get;   /* metrics.c */
 
 #endif

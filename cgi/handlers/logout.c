@@ -2,6 +2,7 @@
  * all a logout can do. */
 #include <string.h>
 
+#include "base/metrics.h"
 #include "flows/session.h"
 #include "handlers/handlers.h"
 #include "http/cookie.h"
@@ -17,10 +18,12 @@ enum err logout_post(struct service *service, const struct request *request, str
         err = wants_all ? store_end_user_sessions(service->store, &secret, &session)
                         : store_end_session(service->store, &secret, &session);
         session_clear(&session);
+        metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, err == OK && !wants_all);
     } else if (err == ERR_UNREADABLE && !wants_all) {
         /* It can be ended all the same. Not so after ERR_STORE: a Redis that stands still would end
          * it later, under an answer that says that nothing was done. */
         err = store_end_session(service->store, &secret, NULL);
+        metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, err == OK);
     } else if (err == ERR_NO_COOKIE || err == ERR_ABSENT || err == ERR_REPLACED) {
         err = OK; /* nobody is logged in, which is what was asked for */
     }

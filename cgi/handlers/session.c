@@ -20,16 +20,14 @@ static void write_session(const struct settings *settings, const struct session 
                           struct reply *reply)
 {
     int64_t left_s = session->expires_at - clock_unix_s();
-    int64_t life_s = settings->session_max_age_s < REFRESH_TOKEN_LIFE_S
-                         ? settings->session_max_age_s
-                         : REFRESH_TOKEN_LIFE_S;
     struct json_writer json = reply_open_json(reply, 200);
     json_add_bool(&json, "authenticated", true);
     add_user(&json, &session->profile);
     json_add_string(&json, "scope", session->scope);
     json_add_integer(&json, "expires_in", left_s > 0 ? left_s : 0);
     json_add_integer(&json, "authorized_at", session->authorized_at);
-    json_add_integer(&json, "reauth_by", session->authorized_at + life_s);
+    json_add_integer(&json, "reauth_by",
+                     session->authorized_at + settings_authorization_life_s(settings));
     json_close(&json);
 }
 

@@ -1,6 +1,7 @@
 /* GET /token and POST /refresh: the session's access token for a web frontend (RFC 10017 6.2,
  * token-mediating backend). */
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "base/scope.h"
 #include "flows/session.h"
 #include "handlers/handlers.h"
@@ -26,6 +27,7 @@ static enum err give_token(struct service *service, const struct request *reques
     json_add_string(&json, "scope", session.scope);
     json_close(&json);
     reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
+    metrics_add(METRIC_TOKENS, METRIC_TOKEN_USER, request->method != METHOD_HEAD);
     session_clear(&session);
     return OK;
 }

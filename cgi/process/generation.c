@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "process/worker.h"
 
 /* A worker that has lived this long has opened all it needs, or would have ended. */
@@ -71,9 +72,11 @@ static _Noreturn void become_worker(const struct settings *settings, int listen_
 static void start_worker(const struct generation *generation, struct slot *slot, int listen_fd)
 {
     pid_t parent = getpid();
+    int metrics = metrics_take_slot();
     pid_t pid = fork();
 
     if (pid == 0) {
+        metrics_use_slot(metrics);
         become_worker(&generation->settings, listen_fd, parent);
     }
     slot->started_ms = clock_mono_ms();
@@ -81,10 +84,12 @@ static void start_worker(const struct generation *generation, struct slot *slot,
         const char *reason = strerror(errno);
 
         log_error("worker not started", LOG_TEXT("reason", reason));
+        metrics_free_slot(metrics);
         slot->start_ms = slot->started_ms + BACKOFF_MAX_MS;
         return;
     }
     slot->pid = pid;
+    slot->metrics = metrics;
     log_info("worker started", LOG_NUMBER("worker", pid));
 }
 
@@ -197,6 +202,9 @@ bool generation_take_end(struct generation *generation, pid_t pid, int status)
         }
         log_end(pid, status, now - slot->started_ms, generation->retired);
         slot->pid = 0;
+        metrics_free_slot(slot->metrics);
+        metrics_count(METRIC_WORKER_ENDS,
+                      generation->retired ? METRIC_WORKER_DRAINED : METRIC_WORKER_DIED);
         plan_restart(slot, now, now - slot->started_ms);
         return true;
     }

@@ -15,6 +15,7 @@
 /* The place of one worker; its process comes and goes. */
 struct slot {
     pid_t pid;           /* 0: not running */
+    int metrics;         /* while running: the slot it counts in */
     uint64_t started_ms; /* while running */
     uint64_t start_ms;   /* while not running: when to start it */
     uint64_t backoff_ms; /* how long the next one waits */

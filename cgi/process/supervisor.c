@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "base/version.h"
 #include "process/configure.h"
 #include "process/generation.h"
@@ -229,6 +230,7 @@ int supervisor_run(struct settings *settings)
 
     log_set_level((enum log_level)settings->log_level);
     raise_limits();
+    metrics_share();
     block_signals(&supervisor);
     supervisor.listen_fd = listen_open(&supervisor.address);
     if (supervisor.listen_fd < 0) {

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 #define CONNECTIONS_KEPT_MAX 1024L
 #define HANDLES_KEPT_MAX 512
@@ -342,6 +343,7 @@ static void run_transfer(struct transfer *transfer)
     }
     upstream->transfers = transfer;
     upstream->in_flight++;
+    metrics_add(METRIC_CALLS_IN_FLIGHT, 0, 1);
     upstream->users++;
     /* It only arms the timer; the first byte moves from the loop, when this fiber is parked. */
     if (curl_multi_add_handle(upstream->multi, transfer->easy) != CURLM_OK) {
@@ -349,6 +351,7 @@ static void run_transfer(struct transfer *transfer)
     }
     fiber_park();
     upstream->in_flight--;
+    metrics_add(METRIC_CALLS_IN_FLIGHT, 0, -1);
 }
 
 static enum err report(const struct transfer *transfer, const char *name, uint64_t waited_us)
@@ -357,6 +360,8 @@ static enum err report(const struct transfer *transfer, const char *name, uint64
     if (context) {
         context->upstream_us += waited_us;
     }
+    metrics_count_call(name, transfer->result == CURLE_OK ? transfer->answer->status : 0,
+                       waited_us);
     if (transfer->result == CURLE_OK) {
         log_info("upstream call", LOG_TEXT("call", name),
                  LOG_NUMBER("status", transfer->answer->status),
@@ -385,6 +390,7 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
     if (upstream->in_flight >= upstream->settings->upstream_max_in_flight) {
         log_warn("upstream busy", LOG_TEXT("call", call->name),
                  LOG_NUMBER("in_flight", upstream->in_flight));
+        metrics_count_call_refused(call->name, METRIC_ANSWER_BUSY);
         return ERR_UPSTREAM_BUSY;
     }
     transfer.easy = take_handle(upstream);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "store/redis_address.h"
 #include "store/redis_loop.h"
 #include "store/redis_pause.h"
@@ -410,14 +411,19 @@ static enum err run_commands(struct redis *redis, const struct redis_arg *args,
     if (wait.unanswered > 0) {
         fiber_park();
     }
+    uint64_t waited_us = clock_mono_us() - begin_us;
     struct log_context *context = log_context();
     if (context) {
-        context->store_us += clock_mono_us() - begin_us;
+        context->store_us += waited_us;
     }
+    metrics_observe_redis(waited_us);
     if (!wait.trouble) {
         return OK;
     }
     redis->trouble = wait.trouble;
+    if (!is_quiet && wait.trouble != TROUBLE_NOSCRIPT) {
+        metrics_count_word(METRIC_REDIS_ERRORS, redis_trouble_word(wait.trouble));
+    }
     for (size_t i = 0; outs && i < commands; i++) {
         redis_value_clear(&outs[i]);
     }

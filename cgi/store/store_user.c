@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "store/store_impl.h"
 
 #define NAMES_AT_ONCE 32
@@ -94,6 +95,7 @@ static enum err end_named(struct store *store, const struct buf *user,
     size_t counts[NAMES_AT_ONCE + 1];
     size_t count = names->item_count;
     struct redis_arg *forget = args + count * 2;
+    struct redis_value answers[NAMES_AT_ONCE + 1];
     forget[0] = REDIS_TEXT("ZREM");
     forget[1] = REDIS_BUF(user);
     for (size_t i = 0; i < count; i++) {
@@ -105,8 +107,11 @@ static enum err end_named(struct store *store, const struct buf *user,
         forget[i + 2] = REDIS_BUF(name);
     }
     counts[count] = count + 2;
-    enum err err = redis_pipeline(store->redis, args, counts, count + 1, NULL);
+    enum err err = redis_pipeline(store->redis, args, counts, count + 1, answers);
     for (size_t i = 0; i < count; i++) {
+        if (err == OK) { /* 1 or 0: a name may outlive its session */
+            metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL, answers[i].integer);
+        }
         buf_clear(&keys[i]);
     }
     return err;
@@ -140,6 +145,8 @@ enum err store_end_user_sessions(struct store *store, const struct secret *secre
     enum err err = OK;
     if (user_key(store, session, &user)) {
         err = end_all_named(store, &user);
+    } else {
+        metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL);
     }
     if (!err) {
         err = store_end_session(store, secret, session);

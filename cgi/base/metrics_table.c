@@ -103,8 +103,20 @@ static const char *const upstreams[METRIC_UPSTREAM__MAX] = {
 };
 
 static const char *const redis_errors[METRIC_REDIS__MAX] = {
-    [METRIC_REDIS_COMMAND] = "command",
-    [METRIC_REDIS_CONNECTION] = "connection",
+    [METRIC_REDIS_OTHER] = "other",
+    [METRIC_REDIS_UNREACHABLE] = "unreachable",
+    [METRIC_REDIS_SLOW] = "slow",
+    [METRIC_REDIS_GARBLED] = "garbled",
+    [METRIC_REDIS_LOADING] = "loading",
+    [METRIC_REDIS_READONLY] = "readonly",
+    [METRIC_REDIS_MASTERDOWN] = "masterdown",
+    [METRIC_REDIS_CLUSTERDOWN] = "clusterdown",
+    [METRIC_REDIS_CLUSTER] = "cluster",
+    [METRIC_REDIS_NOREPLICAS] = "noreplicas",
+    [METRIC_REDIS_OOM] = "oom",
+    [METRIC_REDIS_MISCONF] = "misconf",
+    [METRIC_REDIS_BUSY] = "busy",
+    [METRIC_REDIS_AUTH] = "auth",
     [METRIC_REDIS_REFUSED] = "refused",
 };
 
@@ -190,8 +202,8 @@ const struct metric_family metric_families[] = {
      .help = "Time that requests waited for one round trip to Redis.", .bounds = metric_redis_us,
      .per_unit = MICROSECONDS},
     {METRIC_REDIS_ERRORS, METRIC_IS_COUNTER, "redis_errors_total",
-     .help = "Commands that failed, connections that were lost, replies that were errors.",
-     .labels = WORDS("what", redis_errors)},
+     .help = "Round trips to Redis that failed, by what ailed it.",
+     .labels = WORDS("reason", redis_errors)},
     {METRIC_WORKERS, METRIC_IS_GAUGE, "workers", .help = "Worker processes that run."},
     {METRIC_WORKER_ENDS, METRIC_IS_COUNTER, "worker_ends_total",
      .help = "Worker processes that ended: told to, or by themselves.",

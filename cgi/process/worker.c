@@ -44,8 +44,7 @@ static void init_worker(struct worker *worker, const struct settings *settings)
     fiber_init(&worker->loop);
     worker->service.settings = settings;
     worker->service.store = store_new(&worker->loop, settings);
-    worker->service.accounts.settings = settings;
-    worker->service.accounts.upstream = upstream_new(&worker->loop, settings);
+    accounts_init(&worker->service.accounts, upstream_new(&worker->loop, settings), settings);
     worker->service.renewals = renewals_new(&worker->service);
 }
 

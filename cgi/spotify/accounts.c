@@ -3,13 +3,24 @@
  * when to try again, is for the flows. */
 #include "spotify/accounts.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "http/query.h"
 #include "spotify/answer.h"
+#include "spotify/attempt.h"
 
 #define AUTHORIZE_PATH "/authorize"
 #define TOKEN_PATH "/api/token"
 #define PROFILE_PATH "/v1/me"
+
+void accounts_init(struct accounts *accounts, struct upstream *upstream,
+                   const struct settings *settings)
+{
+    *accounts = (struct accounts){.upstream = upstream,
+                                  .settings = settings,
+                                  .token_breaker.name = "accounts",
+                                  .api_breaker.name = "api"};
+}
 
 void accounts_format_authorize_url(const struct accounts *accounts,
                                    const struct authorization *authorization, struct buf *out)
@@ -58,7 +69,7 @@ static enum err read_token_answer(const char *name, const struct upstream_answer
 }
 
 /* POST form to the token endpoint, as the client that the settings name (RFC 6749 2.3.1). */
-static enum err call_token_endpoint(const struct accounts *accounts, const char *name,
+static enum err call_token_endpoint(struct accounts *accounts, const char *name,
                                     const struct buf *form, struct tokens *tokens,
                                     int64_t *retry_after_s)
 {
@@ -69,15 +80,16 @@ static enum err call_token_endpoint(const struct accounts *accounts, const char 
 
     *retry_after_s = -1;
     buf_addf(&url, "%s" TOKEN_PATH, settings->accounts_url);
-    err = upstream_call(accounts->upstream,
-                        &(struct upstream_call){
-                            .name = name,
-                            .url = buf_str(&url),
-                            .form = form,
-                            .user = settings->client_id,
-                            .password = settings->client_secret,
-                        },
-                        &answer);
+    err = attempt_call(accounts->upstream, &accounts->token_breaker,
+                       &(struct upstream_call){
+                           .name = name,
+                           .url = buf_str(&url),
+                           .form = form,
+                           .user = settings->client_id,
+                           .password = settings->client_secret,
+                           .timeout_ms = settings->upstream_timeout_ms,
+                       },
+                       &answer);
     if (err == OK) {
         err = read_token_answer(name, &answer, tokens);
         /* On other statuses it does not ask us to wait (RFC 9110 10.2.3, RFC 6585 4). */
@@ -90,9 +102,8 @@ static enum err call_token_endpoint(const struct accounts *accounts, const char 
     return err;
 }
 
-enum err accounts_redeem_code(const struct accounts *accounts, const char *code,
-                              const char *redirect_uri, const char *verifier, struct tokens *tokens,
-                              int64_t *retry_after_s)
+enum err accounts_redeem_code(struct accounts *accounts, const char *code, const char *redirect_uri,
+                              const char *verifier, struct tokens *tokens, int64_t *retry_after_s)
 {
     struct buf form = {0};
     enum err err;
@@ -115,7 +126,7 @@ enum err accounts_redeem_code(const struct accounts *accounts, const char *code,
     return err;
 }
 
-enum err accounts_refresh(const struct accounts *accounts, const char *refresh_token,
+enum err accounts_refresh(struct accounts *accounts, const char *refresh_token,
                           struct tokens *tokens, int64_t *retry_after_s)
 {
     struct buf form = {0};
@@ -129,21 +140,25 @@ enum err accounts_refresh(const struct accounts *accounts, const char *refresh_t
     return err;
 }
 
-enum err accounts_get_profile(const struct accounts *accounts, const char *access_token,
+enum err accounts_get_profile(struct accounts *accounts, const char *access_token,
                               struct profile *profile)
 {
     struct upstream_answer answer = {0};
     struct buf url = {0};
     enum err err;
 
+    if (!breaker_admits(&accounts->api_breaker, clock_mono_ms(), clock_mono_us())) {
+        return ERR_UPSTREAM;
+    }
     buf_addf(&url, "%s" PROFILE_PATH, accounts->settings->api_url);
-    err = upstream_call(accounts->upstream,
-                        &(struct upstream_call){
-                            .name = "profile",
-                            .url = buf_str(&url),
-                            .bearer = access_token,
-                        },
-                        &answer);
+    err = attempt_once(accounts->upstream, &accounts->api_breaker,
+                       &(struct upstream_call){
+                           .name = "profile",
+                           .url = buf_str(&url),
+                           .bearer = access_token,
+                           .timeout_ms = accounts->settings->upstream_timeout_ms,
+                       },
+                       &answer);
     if (err == OK && answer.status != 200) {
         err = ERR_UPSTREAM;
     } else if (err == OK &&

@@ -251,7 +251,6 @@ static void set_limits(const struct settings *settings, CURL *easy)
     /* A resolver that hangs is left behind; to wait for its thread would stop the loop. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)settings->upstream_connect_timeout_ms);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)settings->upstream_timeout_ms);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_BUFFER_SIZE);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, set_socket_timeout);
@@ -277,11 +276,14 @@ static void set_limits(const struct settings *settings, CURL *easy)
 static void set_request(const struct upstream *upstream, CURL *easy,
                         const struct upstream_call *call)
 {
+    bool is_https = strncmp(call->url, "https:", 6) == 0;
     curl_easy_setopt(easy, CURLOPT_URL, call->url);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
     /* A burst of calls waits for the first connection, and shares it where the server speaks
      * HTTP/2, rather than do a TLS handshake for each. Over plain http curl would wait for a whole
      * answer. */
-    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, strncmp(call->url, "https:", 6) == 0 ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, is_https && !call->is_alone ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, call->is_alone ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "spotify-auth");
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, upstream->headers);
     if (call->form) {
@@ -354,6 +356,14 @@ static void run_transfer(struct transfer *transfer)
     metrics_add(METRIC_CALLS_IN_FLIGHT, 0, -1);
 }
 
+/* Not for want of time, nor because this process ends. */
+static bool is_unsent(const struct transfer *transfer)
+{
+    return !transfer->is_sent && transfer->result != CURLE_OK &&
+           transfer->result != CURLE_OPERATION_TIMEDOUT &&
+           transfer->result != CURLE_ABORTED_BY_CALLBACK;
+}
+
 static enum err report(const struct transfer *transfer, const char *name, uint64_t waited_us)
 {
     struct log_context *context = log_context();
@@ -401,6 +411,7 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
 
     curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
     answer->status = (int)status;
+    answer->is_unsent = is_unsent(&transfer);
     err = report(&transfer, call->name, clock_mono_us() - started);
     put_handle(upstream, transfer.easy);
     release(upstream);

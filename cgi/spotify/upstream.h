@@ -3,6 +3,7 @@
 #ifndef SPOTIFY_UPSTREAM_H
 #define SPOTIFY_UPSTREAM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -29,12 +30,15 @@ struct upstream_call {
     const char *user; /* Basic authentication (RFC 6749 2.3.1), with password; NULL: none */
     const char *password;
     const char *bearer; /* access token (RFC 6750 2.1); NULL: none */
+    int64_t timeout_ms; /* of the whole call, at least 1 */
+    bool is_alone;      /* on a new connection that no other call shares */
 };
 
 struct upstream_answer {
     int status;
     struct buf body;       /* at most UPSTREAM_BODY_MAX */
     int64_t retry_after_s; /* Retry-After as seconds from now (a date is converted); -1: none */
+    bool is_unsent; /* with ERR_UPSTREAM: no connection came about, and not for want of time */
 };
 
 /* Make the call and wait. A POST is sent once at most: a code or refresh token may be spent by a

@@ -116,6 +116,11 @@ def unharmed(stack):
     assert stack.spotify.calls("elsewhere") == 0
 
 
+def tries(behaviour):
+    """Of the one redemption: these two say that nobody took the request."""
+    return 3 if behaviour in ({"status": 502}, {"status": 503}) else 1
+
+
 def expect_no_session(stack, behaviour, error):
     browser, before = Browser(stack), sessions(stack)
     stack.spotify.behave("token", **behaviour)
@@ -127,7 +132,7 @@ def expect_no_session(stack, behaviour, error):
         assert "Set-Cookie" not in answer.headers
         assert "marked-by-test" not in answer.text + str(answer.headers)
     assert sessions(stack) == before
-    assert stack.spotify.calls("token") == 1 and stack.spotify.calls("api") == 0
+    assert stack.spotify.calls("token") == tries(behaviour) and stack.spotify.calls("api") == 0
     assert browser.session().json()["authenticated"] is False
 
 

@@ -8,11 +8,14 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
 #include "scripted_server.h"
+#include "spotify/attempt.h"
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
+#define TOKEN "{\"access_token\":\"at\",\"token_type\":\"Bearer\"}"
 #define BASIC "\r\nAuthorization: Basic aWQ6c2VjcmV0\r\n"
 
 static uv_loop_t loop;
@@ -20,18 +23,25 @@ static struct settings settings;
 static struct accounts accounts;
 static char base_url[64];
 
-/* What the server says next. */
+/* What the server says next; from the request good_from on, counted from 1, it gives a token. */
 static struct {
-    const char *status;
+    const char *status; /* NULL: it closes the connection instead */
     const char *headers;
     const char *body;
+    int good_from; /* 0: never */
 } script;
 
 static bool answer(int socket, const char *path)
 {
     (void)path;
-    server_send_answer(socket, script.status, script.headers, script.body);
-    return true;
+    if (script.good_from && server_count_requests() >= script.good_from) {
+        server_send_answer(socket, "200 OK", "", TOKEN);
+        return true;
+    }
+    if (script.status) {
+        server_send_answer(socket, script.status, script.headers, script.body);
+    }
+    return script.status != NULL;
 }
 
 static void set_script(const char *status, const char *headers, const char *body)
@@ -39,6 +49,7 @@ static void set_script(const char *status, const char *headers, const char *body
     script.status = status;
     script.headers = headers;
     script.body = body;
+    script.good_from = 0;
 }
 
 /* One call in a fiber of its own. */
@@ -75,6 +86,11 @@ static void call(struct trial *trial)
     }
 }
 
+static void close_breakers(void)
+{
+    accounts_init(&accounts, accounts.upstream, &settings);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -87,8 +103,7 @@ static int set_up(void **state)
                                  .upstream_connect_timeout_ms = 2000,
                                  .upstream_timeout_ms = 2000,
                                  .upstream_max_in_flight = 4};
-    accounts.settings = &settings;
-    accounts.upstream = upstream_new(&loop, &settings);
+    accounts_init(&accounts, upstream_new(&loop, &settings), &settings);
     return 0;
 }
 
@@ -116,7 +131,7 @@ static void the_authorize_url_says_what_is_asked(void **state)
     };
     const struct settings plain = {.accounts_url = (char *)"https://accounts.example",
                                    .client_id = (char *)"i&d"};
-    const struct accounts plain_accounts = {NULL, &plain};
+    const struct accounts plain_accounts = {.settings = &plain};
     (void)state;
     for (size_t i = 0; i < COUNT(table); i++) {
         struct buf out = {0};
@@ -176,7 +191,6 @@ static void a_refresh_has_exactly_the_fields(void **state)
 
 static void token_answers_have_their_meaning(void **state)
 {
-    static const char token[] = "{\"access_token\":\"at\",\"token_type\":\"Bearer\"}";
     static const char grant[] = "{\"error\":\"invalid_grant\"}";
     static const char client[] = "{\"error\":\"invalid_client\"}";
     static const char wait[] = "Retry-After: 9\r\n";
@@ -184,30 +198,36 @@ static void token_answers_have_their_meaning(void **state)
         const char *status, *headers, *body;
         enum err want;
         int64_t retry_after_s;
+        int calls;
     } table[] = {
-        {"400 Bad Request", wait, grant, ERR_REFUSED, -1},
-        {"401 Unauthorized", "", grant, ERR_REFUSED, -1},
-        {"400 Bad Request", "", client, ERR_MISCONFIGURED, -1},
-        {"401 Unauthorized", "WWW-Authenticate: Basic\r\n", client, ERR_MISCONFIGURED, -1},
-        {"400 Bad Request", "", "<html>", ERR_UPSTREAM, -1},
-        {"403 Forbidden", "", grant, ERR_UPSTREAM, -1},
-        {"429 Too Many Requests", wait, grant, ERR_UPSTREAM, 9},
-        {"429 Too Many Requests", "", "", ERR_UPSTREAM, -1},
+        {"400 Bad Request", wait, grant, ERR_REFUSED, -1, 1},
+        {"401 Unauthorized", "", grant, ERR_REFUSED, -1, 1},
+        {"400 Bad Request", "", client, ERR_MISCONFIGURED, -1, 1},
+        {"401 Unauthorized", "WWW-Authenticate: Basic\r\n", client, ERR_MISCONFIGURED, -1, 1},
+        {"400 Bad Request", "", "<html>", ERR_UPSTREAM, -1, 1},
+        {"403 Forbidden", "", grant, ERR_UPSTREAM, -1, 1},
+        {"429 Too Many Requests", wait, grant, ERR_UPSTREAM, 9, 1},
+        {"429 Too Many Requests", "", "", ERR_UPSTREAM, -1, 1},
         {"429 Too Many Requests", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n", "",
-         ERR_UPSTREAM, INT32_MAX},
-        {"500 Internal Server Error", wait, "<html>", ERR_UPSTREAM, -1},
-        {"502 Bad Gateway", "", "", ERR_UPSTREAM, -1},
-        {"503 Service Unavailable", wait, "upstream connect error", ERR_UPSTREAM, 9},
-        {"302 Found", "Location: /elsewhere\r\n", token, ERR_UPSTREAM, -1},
-        {"307 Temporary Redirect", "Location: /elsewhere\r\n", "", ERR_UPSTREAM, -1},
-        {"201 Created", "", token, ERR_UPSTREAM, -1},
-        {"200 OK", wait, "{\"access_token\":\"\",\"token_type\":\"Bearer\"}", ERR_UPSTREAM, -1},
-        {"200 OK", "", grant, ERR_UPSTREAM, -1},
-        {"200 OK", "", "", ERR_UPSTREAM, -1},
+         ERR_UPSTREAM, INT32_MAX, 1},
+        {"500 Internal Server Error", wait, "<html>", ERR_UPSTREAM, -1, 1},
+        {"502 Bad Gateway", "", grant, ERR_UPSTREAM, -1, ATTEMPTS_MAX},
+        {"502 Bad Gateway", wait, "", ERR_UPSTREAM, -1, 1},
+        {"503 Service Unavailable", "", "", ERR_UPSTREAM, -1, ATTEMPTS_MAX},
+        {"504 Gateway Timeout", "", "", ERR_UPSTREAM, -1, 1},
+        {"503 Service Unavailable", wait, "upstream connect error", ERR_UPSTREAM, 9, 1},
+        {"302 Found", "Location: /elsewhere\r\n", TOKEN, ERR_UPSTREAM, -1, 1},
+        {"307 Temporary Redirect", "Location: /elsewhere\r\n", "", ERR_UPSTREAM, -1, 1},
+        {"201 Created", "", TOKEN, ERR_UPSTREAM, -1, 1},
+        {"200 OK", wait, "{\"access_token\":\"\",\"token_type\":\"Bearer\"}", ERR_UPSTREAM, -1, 1},
+        {"200 OK", "", grant, ERR_UPSTREAM, -1, 1},
+        {"200 OK", "", "", ERR_UPSTREAM, -1, 1},
     };
     (void)state;
     for (size_t i = 0; i < COUNT(table); i++) {
         struct trial trial = {.refresh_token = "rt"};
+        close_breakers();
+        server_forget();
         set_script(table[i].status, table[i].headers, table[i].body);
         call(&trial);
         if (trial.err != table[i].want) {
@@ -215,8 +235,8 @@ static void token_answers_have_their_meaning(void **state)
         }
         assert_int_equal(trial.retry_after_s, table[i].retry_after_s);
         assert_null(trial.tokens.access_token);
+        assert_int_equal(server_count_requests(), table[i].calls);
     }
-    assert_int_equal(server_count_requests(), COUNT(table));
 }
 
 /* A login can be begun again; a refresh token that was replaced cannot. */
@@ -291,6 +311,148 @@ static void any_other_profile_answer_is_none(void **state)
     }
 }
 
+/* ---- further tries ---- */
+
+static void what_was_not_heard_is_tried_again(void **state)
+{
+    static const char *const statuses[] = {"502 Bad Gateway", "503 Service Unavailable"};
+    (void)state;
+    for (int i = 0; i < 2 * (ATTEMPTS_MAX - 1); i++) {
+        struct trial refresh = {.refresh_token = "rt"};
+        struct trial login = {.code = "c"};
+        struct trial *trial = i % 2 ? &refresh : &login;
+        server_forget();
+        set_script(statuses[i % 2], "", "");
+        script.good_from = 2 + i / 2;
+        call(trial);
+        assert_int_equal(trial->err, OK);
+        assert_int_equal(server_count_requests(), script.good_from);
+        tokens_clear(&trial->tokens);
+    }
+    assert_false(breaker_is_open(&accounts.token_breaker));
+}
+
+static void a_request_that_may_have_been_heard_is_not_tried_again(void **state)
+{
+    struct trial trial = {.refresh_token = "rt"};
+    (void)state;
+    set_script(NULL, "", "");
+    call(&trial);
+    assert_int_equal(trial.err, ERR_UPSTREAM);
+    assert_int_equal(server_count_requests(), 1);
+}
+
+/* How long a renewal takes when nobody listens, ms. */
+static uint64_t renew_without_server(struct trial *trial)
+{
+    char good_url[sizeof base_url];
+    uint64_t begun_ms = clock_mono_ms();
+    memcpy(good_url, base_url, sizeof base_url);
+    snprintf(base_url, sizeof base_url, "http://127.0.0.1:1");
+    call(trial);
+    memcpy(base_url, good_url, sizeof base_url);
+    return clock_mono_ms() - begun_ms;
+}
+
+static void the_pauses_between_tries_are_short_and_differ(void **state)
+{
+    uint64_t least_ms = UINT64_MAX, most_ms = 0;
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct trial trial = {.refresh_token = "rt"};
+        close_breakers();
+        uint64_t took_ms = renew_without_server(&trial);
+        assert_int_equal(trial.err, ERR_UPSTREAM);
+        least_ms = took_ms < least_ms ? took_ms : least_ms;
+        most_ms = took_ms > most_ms ? took_ms : most_ms;
+    }
+    assert_in_range(least_ms, 200 - 5, 400);
+    assert_true(most_ms > least_ms);
+}
+
+static void no_try_begins_when_half_of_the_time_is_gone(void **state)
+{
+    struct trial trial = {.refresh_token = "rt"};
+    (void)state;
+    settings.upstream_timeout_ms = 99; /* the first pause is 50 ms at least */
+    set_script("503 Service Unavailable", "", "");
+    call(&trial);
+    assert_int_equal(trial.err, ERR_UPSTREAM);
+    assert_int_equal(server_count_requests(), 1);
+}
+
+/* ---- the breakers ---- */
+
+static void open_token_breaker(void)
+{
+    struct trial first = {.refresh_token = "rt"}, second = {.refresh_token = "rt"};
+    renew_without_server(&first);
+    renew_without_server(&second);
+    assert_true(breaker_is_open(&accounts.token_breaker));
+}
+
+static void failures_open_the_breaker_and_end_the_tries(void **state)
+{
+    struct trial trial = {.refresh_token = "rt"};
+    (void)state;
+    open_token_breaker();
+    set_script("503 Service Unavailable", "", "");
+    call(&trial);
+    assert_int_equal(trial.err, ERR_UPSTREAM);
+    assert_int_equal(server_count_requests(), 1);
+    assert_true(breaker_is_open(&accounts.token_breaker));
+}
+
+static void any_answer_below_500_closes_it(void **state)
+{
+    static const char *const statuses[] = {"200 OK", "400 Bad Request", "429 Too Many Requests",
+                                           "302 Found"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(statuses); i++) {
+        struct trial trial = {.code = "c"};
+        close_breakers();
+        open_token_breaker();
+        set_script(statuses[i], "", "");
+        call(&trial);
+        assert_false(breaker_is_open(&accounts.token_breaker));
+    }
+}
+
+static void too_many_calls_in_flight_open_nothing(void **state)
+{
+    (void)state;
+    settings.upstream_max_in_flight = 0;
+    for (int i = 0; i < 2 * BREAKER_FAILURES_MAX; i++) {
+        struct trial trial = {.refresh_token = "rt"};
+        call(&trial);
+        assert_int_equal(trial.err, ERR_UPSTREAM_BUSY);
+    }
+    assert_false(breaker_is_open(&accounts.token_breaker));
+}
+
+static void a_dead_api_is_asked_for_profiles_now_and_then(void **state)
+{
+    uint64_t begun_ms = clock_mono_ms();
+    (void)state;
+    set_script("500 Internal Server Error", "", "");
+    for (int i = 0; i < 1000 && clock_mono_ms() - begun_ms < BREAKER_PROBE_MIN_MS; i++) {
+        struct trial trial = {0};
+        call(&trial);
+        assert_int_equal(trial.err, ERR_UPSTREAM);
+    }
+    /* The first probe may just have been due. */
+    assert_in_range(server_count_requests(), BREAKER_FAILURES_MAX, BREAKER_FAILURES_MAX + 1);
+    assert_true(breaker_is_open(&accounts.api_breaker));
+    assert_false(breaker_is_open(&accounts.token_breaker));
+    set_script("200 OK", "", "{\"id\":\"u\"}");
+    usleep(BREAKER_PROBE_MAX_MS * 1000);
+    struct trial probe = {0};
+    call(&probe);
+    assert_int_equal(probe.err, OK);
+    assert_false(breaker_is_open(&accounts.api_breaker));
+    profile_clear(&probe.profile);
+}
+
 #define CALL_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -305,6 +467,14 @@ int main(void)
         CALL_TEST(too_many_calls_are_told_so),
         CALL_TEST(the_profile_is_read_with_the_token),
         CALL_TEST(any_other_profile_answer_is_none),
+        CALL_TEST(what_was_not_heard_is_tried_again),
+        CALL_TEST(a_request_that_may_have_been_heard_is_not_tried_again),
+        CALL_TEST(the_pauses_between_tries_are_short_and_differ),
+        CALL_TEST(no_try_begins_when_half_of_the_time_is_gone),
+        CALL_TEST(failures_open_the_breaker_and_end_the_tries),
+        CALL_TEST(any_answer_below_500_closes_it),
+        CALL_TEST(too_many_calls_in_flight_open_nothing),
+        CALL_TEST(a_dead_api_is_asked_for_profiles_now_and_then),
     };
     alarm(120);
     log_set_level(LOG_ERROR);

@@ -117,6 +117,8 @@ struct trial {
     const char *form;
     const char *user;
     const char *bearer;
+    int64_t timeout_ms; /* 0: TIMEOUT_MS */
+    bool is_alone;
     enum err err;
     struct upstream_answer answer;
     uint64_t waited_us; /* as the log's context has it */
@@ -142,6 +144,8 @@ static void run_trial(void *argument)
                                    .user = trial->user,
                                    .password = trial->user ? "secret" : NULL,
                                    .bearer = trial->bearer,
+                                   .timeout_ms = trial->timeout_ms ? trial->timeout_ms : TIMEOUT_MS,
+                                   .is_alone = trial->is_alone,
                                },
                                &trial->answer);
     trial->waited_us = context.upstream_us;
@@ -216,7 +220,7 @@ static void a_broken_answer_is_no_answer(void **state)
         struct trial trial = {.upstream = *state, .path = table[i], .form = "a=b"};
         uint64_t started = clock_mono_ms();
         call(&trial);
-        if (trial.err != ERR_UPSTREAM) {
+        if (trial.err != ERR_UPSTREAM || trial.answer.is_unsent) {
             fail_msg("%d for %s", trial.err, table[i]);
         }
         assert_true(clock_mono_ms() - started < 3 * TIMEOUT_MS);
@@ -225,15 +229,41 @@ static void a_broken_answer_is_no_answer(void **state)
     assert_int_equal(server_count_requests(), COUNT(table));
 }
 
-static void nobody_there_is_an_error(void **state)
+static void nobody_there_is_an_error_in_which_nothing_was_sent(void **state)
 {
-    struct trial trial = {.upstream = *state, .path = "/good"};
+    static const char *const forms[] = {NULL, "a=b"};
     int port = server.port;
-    server.port = 1;
-    call(&trial);
-    server.port = port;
-    assert_int_equal(trial.err, ERR_UPSTREAM);
-    upstream_answer_clear(&trial.answer);
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        struct trial trial = {.upstream = *state, .path = "/good", .form = forms[i]};
+        server.port = 1;
+        call(&trial);
+        server.port = port;
+        assert_int_equal(trial.err, ERR_UPSTREAM);
+        assert_true(trial.answer.is_unsent);
+        upstream_answer_clear(&trial.answer);
+    }
+}
+
+static void each_call_has_its_own_deadline(void **state)
+{
+    struct trial hanging = {.upstream = *state, .path = "/hang", .form = "a=b", .timeout_ms = 200};
+    call(&hanging);
+    assert_int_equal(hanging.err, ERR_UPSTREAM);
+    assert_false(hanging.answer.is_unsent);
+    assert_in_range(hanging.waited_us, 190 * 1000, (TIMEOUT_MS - 100) * 1000);
+    upstream_answer_clear(&hanging.answer);
+}
+
+/* The kept ones may be dead, and nobody knows as yet. */
+static void a_call_alone_takes_a_new_connection(void **state)
+{
+    for (int i = 1; i <= 3; i++) {
+        struct trial trial = {.upstream = *state, .path = "/good", .is_alone = i == 3};
+        call(&trial);
+        assert_int_equal(trial.err, OK);
+        assert_int_equal(server.connections, i == 3 ? 2 : 1);
+        upstream_answer_clear(&trial.answer);
+    }
 }
 
 static void a_post_carries_the_form_and_basic(void **state)
@@ -399,7 +429,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CALL_TEST(every_whole_answer_is_handed_over),
         CALL_TEST(a_broken_answer_is_no_answer),
-        CALL_TEST(nobody_there_is_an_error),
+        CALL_TEST(nobody_there_is_an_error_in_which_nothing_was_sent),
+        CALL_TEST(each_call_has_its_own_deadline),
+        CALL_TEST(a_call_alone_takes_a_new_connection),
         CALL_TEST(a_post_carries_the_form_and_basic),
         CALL_TEST(a_get_carries_the_bearer_and_nothing_of_the_call_before),
         CALL_TEST(a_post_is_not_sent_twice_when_a_kept_connection_breaks),

@@ -1,0 +1,82 @@
+/* What is safe to try again, and what the breaker hears. All tries share one deadline, because a
+ * renewal's lease is computed from it. What an answer says is for accounts.c. */
+#include "spotify/attempt.h"
+
+#include "base/clock.h"
+#include "base/fiber.h"
+#include "base/log.h"
+
+/* The pause before a further try: the jitter keeps a crowd from coming back together. */
+#define PAUSE_MIN_MS 50
+#define PAUSE_JITTER_MS 100
+
+/* All that is asked of chance here is that workers and calls differ. */
+static uint64_t chance(void)
+{
+    return clock_mono_us();
+}
+
+static void note(struct breaker *breaker, bool is_failure, uint64_t begun_ms)
+{
+    switch (breaker_note(breaker, is_failure, begun_ms, clock_mono_ms(), chance())) {
+    case BREAKER_OPENS:
+        log_warn("breaker open", LOG_TEXT("service", breaker->name));
+        break;
+    case BREAKER_CLOSES:
+        log_info("breaker closed", LOG_TEXT("service", breaker->name));
+        break;
+    case BREAKER_STAYS:
+        break;
+    }
+}
+
+enum err attempt_once(struct upstream *upstream, struct breaker *breaker,
+                      const struct upstream_call *call, struct upstream_answer *answer)
+{
+    struct upstream_call alone = *call;
+    uint64_t begun_ms = clock_mono_ms();
+    alone.is_alone = breaker_is_open(breaker);
+    enum err err = upstream_call(upstream, &alone, answer);
+    if (err != ERR_UPSTREAM_BUSY) {
+        note(breaker, err != OK || answer->status >= 500, begun_ms);
+    }
+    return err;
+}
+
+/* A refresh token or code may be spent by a call whose answer was lost or is late (RFC 9110 9.2.2);
+ * and who asks to wait, by 429 or Retry-After, is not asked again at once. */
+static bool is_safe_again(enum err err, const struct upstream_answer *answer)
+{
+    if (err == ERR_UPSTREAM) {
+        return answer->is_unsent;
+    }
+    return err == OK && (answer->status == 502 || answer->status == 503) &&
+           answer->retry_after_s < 0;
+}
+
+enum err attempt_call(struct upstream *upstream, struct breaker *breaker,
+                      const struct upstream_call *call, struct upstream_answer *answer)
+{
+    struct upstream_call one = *call;
+    uint64_t begun_ms = clock_mono_ms();
+    for (uint64_t tries = 1;; tries++) {
+        enum err err = attempt_once(upstream, breaker, &one, answer);
+        if (tries == ATTEMPTS_MAX || breaker_is_open(breaker) || !is_safe_again(err, answer)) {
+            return err;
+        }
+        uint64_t pause_ms =
+            PAUSE_MIN_MS + (tries - 1) * PAUSE_JITTER_MS + chance() % PAUSE_JITTER_MS;
+        int64_t left_ms =
+            call->timeout_ms - (int64_t)(clock_mono_ms() - begun_ms) - (int64_t)pause_ms;
+        /* A try that our own deadline cuts off may cost the refresh token, so none begins late. */
+        if (left_ms < call->timeout_ms / 2) {
+            return err;
+        }
+        fiber_sleep(pause_ms);
+        if (breaker_is_open(breaker)) {
+            return err;
+        }
+        one.timeout_ms = left_ms;
+        upstream_answer_clear(answer);
+    }
+}

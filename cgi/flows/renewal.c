@@ -1,6 +1,7 @@
 /* One renewal at a time for each session (see renewal.h for the steps). The table here joins the
  * requests of one worker; the lease in Redis joins the workers; the generation fences out a worker
- * that comes back late. */
+ * that comes back late. While the breaker is open, nobody waits and one renewal at a time finds out
+ * whether Spotify is back. */
 #include "flows/renewal.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "base/fiber.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "flows/backoff.h"
 #include "flows/renewal_impl.h"
 
 /* A result that Redis did not take is offered again for so long. */
@@ -19,6 +21,8 @@
 #define SLOW_FAILURE_MS 1000
 #define SLOW_FAILURE_KEPT_MS 15000
 #define SUFFERERS 256
+/* While the breaker is open: a probe may have closed it by then. */
+#define RETRY_AFTER_OPEN_S 1
 /* Session ids are random, so their first byte spreads thousands of renewals over so many lists. */
 #define BUCKETS 256
 
@@ -38,6 +42,7 @@ struct renewals {
     struct renewal *buckets[BUCKETS];
     struct sufferer sufferers[SUFFERERS];
     size_t unsaved;
+    size_t probes; /* under way */
 };
 
 struct renewals *renewals_new(struct service *service)
@@ -70,6 +75,11 @@ void renewals_free(struct renewals *renewals)
 size_t renewals_unsaved(const struct renewals *renewals)
 {
     return renewals->unsaved;
+}
+
+size_t renewals_probes(const struct renewals *renewals)
+{
+    return renewals->probes;
 }
 
 static struct renewal **bucket_of(struct renewals *renewals, const struct secret *secret)
@@ -157,11 +167,14 @@ static struct sufferer *find_sufferer(struct renewals *renewals, const struct se
     return sufferer;
 }
 
-static struct renewal *begin(struct renewals *renewals, const struct secret *secret)
+static struct renewal *begin(struct renewals *renewals, const struct secret *secret,
+                             uint64_t seen_generation)
 {
     struct renewal *renewal = xcalloc(1, sizeof(*renewal));
     renewal->service = renewals->service;
     renewal->secret = *secret;
+    renewal->seen_generation = seen_generation;
+    renewal->users = 1;
     struct renewal **bucket = bucket_of(renewals, secret);
     renewal->next = *bucket;
     *bucket = renewal;
@@ -195,6 +208,24 @@ static void count_end(const struct renewal *renewal)
     }
 }
 
+static void lead(struct renewals *renewals, struct renewal *renewal)
+{
+    uint64_t begun_ms = clock_mono_ms();
+    renewal->err = renewal_lead(renewal);
+    count_end(renewal);
+    if (renewal->err != OK && clock_mono_ms() - begun_ms >= SLOW_FAILURE_MS) {
+        find_sufferer(renewals, &renewal->secret)->until_ms =
+            clock_mono_ms() + SLOW_FAILURE_KEPT_MS;
+    }
+    end(renewals, renewal);
+}
+
+static void leave(struct renewals *renewals, struct renewal *renewal)
+{
+    renewal->users--;
+    drop_if_unused(renewals, renewal);
+}
+
 /* R2, R6: the renewal that is under way in this worker, or one that this fiber leads; when it is
  * done. The caller is one of its users. */
 static struct renewal *join(struct renewals *renewals, const struct secret *secret,
@@ -208,37 +239,84 @@ static struct renewal *join(struct renewals *renewals, const struct secret *secr
         }
         return renewal;
     }
-    uint64_t begun_ms = clock_mono_ms();
-    renewal = begin(renewals, secret);
-    renewal->users++;
-    renewal->err = renewal_lead(renewal, seen_generation);
-    count_end(renewal);
-    if (renewal->err != OK && clock_mono_ms() - begun_ms >= SLOW_FAILURE_MS) {
-        find_sufferer(renewals, secret)->until_ms = clock_mono_ms() + SLOW_FAILURE_KEPT_MS;
-    }
-    end(renewals, renewal);
+    renewal = begin(renewals, secret, seen_generation);
+    lead(renewals, renewal);
     return renewal;
+}
+
+static enum err take_part(struct renewals *renewals, const struct secret *secret,
+                          struct session *session, int64_t *retry_after_s)
+{
+    struct renewal *renewal = join(renewals, secret, session->generation);
+    enum err err = renewal->err;
+    *retry_after_s = renewal->retry_after_s;
+    if (err == OK) {
+        session_clear(session);
+        session_copy(&renewal->result, session);
+    }
+    leave(renewals, renewal);
+    return err;
+}
+
+/* ---- while the breaker is open ---- */
+
+static void run_probe(void *argument)
+{
+    struct renewal *renewal = argument;
+    struct renewals *renewals = renewal->service->renewals;
+    struct log_context context = {0};
+    char name[SECRET_NAME_LEN + 1];
+    fiber_set_local(&context);
+    session_name(&renewal->secret, name);
+    log_note_session(name);
+    lead(renewals, renewal);
+    renewals->probes--;
+    leave(renewals, renewal);
+}
+
+/* Whether a renewal would have to wait for a Spotify that does not answer. A result that only Redis
+ * has yet to take is there for all. */
+static bool is_held_back(struct renewals *renewals, const struct secret *secret)
+{
+    const struct renewal *renewal = find_renewal(renewals, secret);
+    return breaker_is_open(&renewals->service->accounts.token_breaker) &&
+           !(renewal && renewal->is_done);
+}
+
+/* Nobody waits. Where a probe is due, this renewal is it and goes on by itself. */
+static enum err hold_back(struct renewals *renewals, const struct secret *secret,
+                          uint64_t seen_generation, int64_t *retry_after_s)
+{
+    struct service *service = renewals->service;
+    if (backoff_check(service, retry_after_s) != OK) {
+        return ERR_UPSTREAM;
+    }
+    *retry_after_s = RETRY_AFTER_OPEN_S;
+    if (!find_renewal(renewals, secret) &&
+        breaker_admits(&service->accounts.token_breaker, clock_mono_ms(), clock_mono_us())) {
+        struct renewal *renewal = begin(renewals, secret, seen_generation);
+        renewal->is_probe = true;
+        renewals->probes++;
+        fiber_spawn(run_probe, renewal);
+    }
+    return ERR_UPSTREAM;
 }
 
 enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
                        struct session *session, int64_t *retry_after_s)
 {
-    enum err err = ERR_SUSPECT;
+    enum err err;
     *retry_after_s = 0;
     bool is_valid = session->expires_at > clock_unix_s();
     if (is_valid && clock_mono_ms() < find_sufferer(renewals, secret)->until_ms) {
         return OK;
     }
-    if (!renewal_was_refused_just_now(session)) {
-        struct renewal *renewal = join(renewals, secret, session->generation);
-        err = renewal->err;
-        *retry_after_s = renewal->retry_after_s;
-        if (err == OK) {
-            session_clear(session);
-            session_copy(&renewal->result, session);
-        }
-        renewal->users--;
-        drop_if_unused(renewals, renewal);
+    if (renewal_was_refused_just_now(session)) {
+        err = ERR_SUSPECT;
+    } else if (is_held_back(renewals, secret)) {
+        err = hold_back(renewals, secret, session->generation, retry_after_s);
+    } else {
+        err = take_part(renewals, secret, session, retry_after_s);
     }
     bool is_final = err == OK || err == ERR_ABSENT || err == ERR_REPLACED;
     return !is_final && session->expires_at > clock_unix_s() ? OK : err;

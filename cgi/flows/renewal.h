@@ -22,9 +22,14 @@ void renewals_free(struct renewals *renewals);
  * for them. */
 size_t renewals_unsaved(const struct renewals *renewals);
 
+/* Renewals under way that no request waits for, since the breaker is open: a draining worker waits
+ * for them too, as Spotify may be about to answer one. */
+size_t renewals_probes(const struct renewals *renewals);
+
 /* Renew *session, which the caller loaded (R1), and fill it anew. OK also when the renewal failed
- * for now but the token at hand is still valid. Else ERR_ABSENT, ERR_REPLACED: it was ended;
- * ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UNREADABLE, ERR_UPSTREAM,
+ * for now but the token at hand is still valid. At once while accounts.token_breaker is open: the
+ * renewal may go on as its probe, without this request. Else ERR_ABSENT, ERR_REPLACED: it was
+ * ended; ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UNREADABLE, ERR_UPSTREAM,
  * ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED: try again later, *retry_after_s says when (0: unknown).
  * Only inside a fiber. */
 enum err renewal_renew(struct renewals *renewals, const struct secret *secret,

@@ -17,7 +17,9 @@ struct renewal {
     struct service *service;
     struct secret secret;
     struct waiter *waiters;
-    size_t users; /* fibers that still look at this */
+    size_t users;             /* fibers that still look at this */
+    uint64_t seen_generation; /* of the session that was to be renewed */
+    bool is_probe;            /* goes on by itself while the breaker is open */
     bool is_done;
     bool is_unsaved;
     bool is_shared; /* result is what another worker stored */
@@ -33,7 +35,7 @@ struct renewal {
 /* R2 to R5, by the fiber that began this renewal. OK: result holds tokens that can be used,
  * is_unsaved when Redis does not have them yet. Else the errors of renewal_renew, retry_after_s is
  * set. */
-enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation);
+enum err renewal_lead(struct renewal *renewal);
 
 /* R5: write result, whose generation may rise by it, and release the lease. Errors of
  * store_commit_session and store_get_session. */

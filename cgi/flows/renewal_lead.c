@@ -76,7 +76,7 @@ static void release(const struct renewal *renewal, bool failed)
 /* Wait for the lease as long as a live holder can need. Fills renewal->result with the record as it
  * stands. OK: the lease is ours. ERR_STALE: another worker has renewed it, result is what it stored
  * (R6). */
-static enum err take_lease(struct renewal *renewal, uint64_t seen_generation)
+static enum err take_lease(struct renewal *renewal)
 {
     const struct settings *settings = renewal->service->settings;
     int64_t duration_ms = lease_ms(settings);
@@ -84,8 +84,9 @@ static enum err take_lease(struct renewal *renewal, uint64_t seen_generation)
     for (;;) {
         struct session current = {0};
         renewal->lease_end_ms = clock_mono_ms() + (uint64_t)duration_ms;
-        enum err err = store_take_lease(renewal->service->store, &renewal->secret, seen_generation,
-                                        duration_ms, &renewal->lease, &current);
+        enum err err =
+            store_take_lease(renewal->service->store, &renewal->secret, renewal->seen_generation,
+                             duration_ms, &renewal->lease, &current);
         if (err == OK || err == ERR_STALE) {
             session_clear(&renewal->result);
             renewal->result = current;
@@ -267,6 +268,9 @@ static enum err call_spotify(struct renewal *renewal)
     struct tokens tokens = {0};
     int64_t retry_after_s = -1;
     enum err err = backoff_check(service, &renewal->retry_after_s);
+    if (err == OK && !renewal->is_probe && breaker_is_open(&service->accounts.token_breaker)) {
+        err = ERR_UPSTREAM; /* it opened while we waited for the lease */
+    }
     if (err != OK) {
         release(renewal, true);
         return err;
@@ -294,9 +298,9 @@ static enum err call_spotify(struct renewal *renewal)
     return err;
 }
 
-enum err renewal_lead(struct renewal *renewal, uint64_t seen_generation)
+enum err renewal_lead(struct renewal *renewal)
 {
-    enum err err = take_lease(renewal, seen_generation);
+    enum err err = take_lease(renewal);
     if (err == ERR_STALE) {
         renewal->is_shared = true;
         return OK;

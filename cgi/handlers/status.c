@@ -43,6 +43,10 @@ static void add_warnings(struct service *service, bool redis_answers, struct jso
         "Redis drops sessions when its memory is full: set maxmemory-policy to noeviction.");
     add_warning(&list, risks.forgets, "redis_forgets",
                 "Redis keeps nothing on disk, so its restart ends every session: set appendonly.");
+    add_warning(&list, breaker_is_open(&service->accounts.token_breaker), "accounts_away",
+                "Spotify's accounts service does not answer: only valid tokens are handed out.");
+    add_warning(&list, breaker_is_open(&service->accounts.api_breaker), "api_away",
+                "Spotify's Web API does not answer: logins go on without a profile.");
     buf_addc(json->out, ']');
 }
 

@@ -72,13 +72,15 @@ static void clear_worker(struct worker *worker)
 static void end_when_drained(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
-    size_t unsaved = renewals_unsaved(worker->service.renewals);
+    const struct renewals *renewals = worker->service.renewals;
+    size_t unsaved = renewals_unsaved(renewals);
+    size_t waited_for = unsaved + renewals_probes(renewals);
     bool is_late = clock_mono_ms() >= worker->drain_deadline_ms;
-    if (front_in_hand(worker->front) + unsaved == 0) {
+    if (front_in_hand(worker->front) + waited_for == 0) {
         front_close_idle(worker->front);
     }
     size_t in_hand = front_in_hand(worker->front);
-    if (in_hand + unsaved > 0 && !is_late) {
+    if (in_hand + waited_for > 0 && !is_late) {
         return;
     }
     if (is_late) {

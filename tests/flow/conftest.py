@@ -16,6 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from browser import Browser  # noqa: E402
 from evidence import Evidence  # noqa: E402
+from sessions import close_breakers  # noqa: E402
 from stack import Stack  # noqa: E402
 
 LISTED_ORIGIN = "https://app.example.test"
@@ -58,7 +59,9 @@ def shared_stack():
 
 @pytest.fixture
 def stack(shared_stack):
-    shared_stack.spotify.reset("behaviour", "hanging", "clock", "counters", "log")
+    shared_stack.spotify.reset("behaviour", "hanging", "clock")
+    close_breakers(shared_stack)
+    shared_stack.spotify.reset("counters", "log")
     yield shared_stack
     shared_stack.spotify.reset("behaviour", "hanging", "clock")
     for service in shared_stack.services:

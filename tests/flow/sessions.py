@@ -4,6 +4,7 @@ straight to one service process, and a clock that a test moves on."""
 import concurrent.futures
 import contextlib
 import glob
+import json
 import os
 import threading
 import time
@@ -49,6 +50,77 @@ def forget_failures(stack):
     client = stack.redis.client()
     for key in [*keys(stack, "lease"), PREFIX + "backoff"]:
         client.delete(key)
+
+
+def log_events(service, *events):
+    """The lines of a service's log with one of these events, oldest first."""
+    lines = (json.loads(line) for line in service.log_text().splitlines()
+             if any(f'"event":"{event}"' in line for event in events))
+    return list(lines)
+
+
+class Breakers:
+    """What the breakers of a stack's workers have heard, as the logs tell; reads on from where it stopped."""
+    CALLS = {"token code": "accounts", "token refresh": "accounts", "profile": "api"}
+
+    def __init__(self, stack):
+        self._services = stack.services
+        self._read = {}
+        self._failures = {}  # in a row, by worker's pid and Spotify's service
+        self._open = set()
+
+    def _look(self):
+        for service in self._services:
+            text = service.log_path.read_bytes()
+            begin = self._read.get(service, 0)
+            end = text.rfind(b"\n") + 1
+            self._read[service] = end
+            for line in text[begin:end].splitlines():
+                if b'"event":"breaker ' in line or b'"event":"upstream call' in line:
+                    self._note(json.loads(line))
+
+    def _note(self, line):
+        key = line["pid"], line.get("service") or self.CALLS[line["call"]]
+        if line["event"] == "breaker open":
+            self._open.add(key)
+        elif line["event"] == "breaker closed":
+            self._open.discard(key)
+        else:
+            failed = line.get("status", 500) >= 500
+            self._failures[key] = self._failures.get(key, 0) + 1 if failed else 0
+
+    def _of_the_living(self, keys):
+        workers = {pid for service in self._services for pid in service.workers()}
+        return {key for key in keys if key[0] in workers}
+
+    def open(self):
+        """(pid, Spotify's service) of those that are open."""
+        self._look()
+        return self._of_the_living(self._open)
+
+    def shaken(self):
+        """Those that are open, or might be soon."""
+        return self.open() | self._of_the_living(key for key, count in self._failures.items() if count > 1)
+
+
+def breakers(stack):
+    if not hasattr(stack, "breakers"):
+        stack.breakers = Breakers(stack)
+    return stack.breakers
+
+
+def open_breakers(stack):
+    return breakers(stack).open()
+
+
+def close_breakers(stack):
+    """Logins pass an open breaker, and their success closes it. The simulated Spotify has to be well."""
+    def closed():
+        if not breakers(stack).shaken():
+            return True
+        log_in(stack).session()  # one request more than a login has, so that nginx's turns come round to all
+        return False
+    wait_until(closed, 20, "the breakers close")
 
 
 def refreshes(stack):

@@ -14,8 +14,8 @@ import pytest
 import fastcgi
 from browser import Browser
 from conftest import running
-from sessions import (OWN_COOKIE, PREFIX, Clock, ask, assert_login_required, assert_unavailable, cookie_header,
-                      forget_failures, keys, log_in, log_in_with_key, meanwhile, redis_away, refreshes, together)
+from sessions import (OWN_COOKIE, PREFIX, Clock, ask, assert_login_required, assert_unavailable, close_breakers,
+                      cookie_header, forget_failures, keys, log_in, log_in_with_key, meanwhile, redis_away, refreshes, together)
 from stack import wait_until
 
 LIFE_S = 3600
@@ -45,8 +45,10 @@ def shared_quick():
 
 
 def fresh(stack):
-    stack.spotify.reset("behaviour", "hanging", "clock", "counters", "log")
+    stack.spotify.reset("behaviour", "hanging", "clock")
     forget_failures(stack)
+    close_breakers(stack)
+    stack.spotify.reset("counters", "log")
     return stack
 
 
@@ -591,6 +593,18 @@ def test_62_the_maximum_age_ends_a_session_renewed_or_not(clocked):
     assert refreshes(clocked) == 1
 
 
+def test_reauth_by_counts_from_the_login_however_often_the_token_is_renewed(clocked):
+    browser = log_in(clocked)
+    first = browser.session().json()
+    assert first["reauth_by"] == first["authorized_at"] + SIX_MONTHS_S
+    clocked.clock.advance(LIFE_S + 1)
+    assert browser.token().status_code == 200
+    later = browser.session().json()
+    assert (later["authorized_at"], later["reauth_by"]) == (first["authorized_at"], first["reauth_by"])
+    browser.login()
+    assert browser.session().json()["authorized_at"] >= first["authorized_at"] + LIFE_S
+
+
 # Everything else says nothing about the session
 
 OUTAGES = {
@@ -642,6 +656,7 @@ def test_an_outage_keeps_the_session(clocked, outage):
     assert clocked.spotify.calls("elsewhere") == 0, "no redirect is followed"
     clocked.spotify.reset("behaviour")
     forget_failures(clocked)
+    close_breakers(clocked)
     assert token_of(browser.token()) != token
 
 

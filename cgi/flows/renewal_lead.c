@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "flows/backoff.h"
+#include "flows/refusals.h"
 #include "flows/renewal_impl.h"
 
 /* How often a worker looks whether another's renewal has ended. */
@@ -135,13 +136,14 @@ static enum err follow_other(struct renewal *renewal)
 }
 
 /* API.md 4.6: a refusal is believed at once at six months of age, else when it is the second, at
- * least five minutes after the first. */
-static bool is_believed(const struct session *session)
+ * least five minutes after the first; and none while most renewals are refused. */
+static bool is_believed(struct service *service, const struct session *session)
 {
+    bool is_mass = true;
     int64_t now = clock_unix_s();
     bool is_old = now - session->authorized_at >= REFRESH_TOKEN_LIFE_S;
     bool is_second = session->suspect_since != 0 && now - session->suspect_since >= SUSPECT_END_S;
-    return is_old || is_second;
+    return (is_old || is_second) && refusals_look(service, &is_mass) == OK && !is_mass;
 }
 
 static enum err end_session(struct renewal *renewal)
@@ -194,7 +196,9 @@ static enum err judge_refusal(struct renewal *renewal)
         release(renewal, false);
         return err;
     }
-    return is_believed(&renewal->result) ? end_session(renewal) : mark_suspect(renewal);
+    store_note_verdict(renewal->service->store, &renewal->secret, true);
+    return is_believed(renewal->service, &renewal->result) ? end_session(renewal)
+                                                           : mark_suspect(renewal);
 }
 
 static void take_tokens(struct renewal *renewal, const struct tokens *tokens)
@@ -283,6 +287,7 @@ static enum err call_spotify(struct renewal *renewal)
     err = accounts_refresh(&service->accounts, renewal->result.refresh_token, &tokens,
                            &retry_after_s);
     if (err == OK) {
+        store_note_verdict(service->store, &renewal->secret, false);
         take_tokens(renewal, &tokens);
         tokens_clear(&tokens);
         err = commit(renewal);

@@ -15,7 +15,8 @@ struct service {
     struct store *store;             /* the rest is owned by the worker */
     struct accounts accounts;
     struct renewals *renewals;
-    bool draining; /* SIGTERM came: readiness is false */
+    bool draining;      /* SIGTERM came: readiness is false */
+    bool refusals_mass; /* as this worker last heard (flows/refusals.h) */
 };
 
 #endif

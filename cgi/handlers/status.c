@@ -1,6 +1,7 @@
 /* GET /healthz: this process serves. GET /readyz: send it work. For nginx, load balancers and
  * container probes. */
 #include "base/err.h"
+#include "flows/refusals.h"
 #include "handlers/handlers.h"
 
 enum err healthz_get(struct service *service, const struct request *request, struct reply *reply)
@@ -34,8 +35,10 @@ static void add_warnings(struct service *service, bool redis_answers, struct jso
 {
     struct json_writer list = {.out = json->out};
     struct store_risks risks = {0};
+    bool is_mass = false;
     if (redis_answers) {
         risks = store_get_risks(service->store);
+        (void)refusals_look(service, &is_mass);
     }
     buf_adds(json->out, ",\"warnings\":[");
     add_warning(
@@ -43,6 +46,8 @@ static void add_warnings(struct service *service, bool redis_answers, struct jso
         "Redis drops sessions when its memory is full: set maxmemory-policy to noeviction.");
     add_warning(&list, risks.forgets, "redis_forgets",
                 "Redis keeps nothing on disk, so its restart ends every session: set appendonly.");
+    add_warning(&list, is_mass, "mass_refusals",
+                "Spotify refuses most renewals: until that ends, no session is ended for it.");
     add_warning(&list, breaker_is_open(&service->accounts.token_breaker), "accounts_away",
                 "Spotify's accounts service does not answer: only valid tokens are handed out.");
     add_warning(&list, breaker_is_open(&service->accounts.api_breaker), "api_away",

@@ -7,9 +7,11 @@
  *   replaced:{h}  "1" for a minute after a newer login of the same browser ended session {h}
  *   lease:{h}     string: owner of the renewal under way, or "!" and the owner of one that failed
  *   user:{h}      sorted set: names of a user's sessions, scored by when they end at the latest
- *   backoff       string: unix ms until which Spotify asked not to be called
- * All functions wait, so they run in a fiber only; all give ERR_STORE when Redis was not reached in
- * time, which says nothing about the record. */
+ *   verdicts:{all}:renewed:{m}, verdicts:{all}:refused:{m}
+ *                 HyperLogLogs: names of the sessions whose renewals ended so in minute m of unix
+ * time backoff       string: unix ms until which Spotify asked not to be called All functions wait,
+ * so they run in a fiber only; all give ERR_STORE when Redis was not reached in time, which says
+ * nothing about the record. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -120,6 +122,18 @@ enum err store_release_lease(struct store *store, const struct secret *secret,
  * ours. ERR_STALE: somebody wrote since, or holds the lease. ERR_REPLACED. */
 enum err store_end_refused_session(struct store *store, const struct secret *secret,
                                    const struct lease *lease, const struct session *session);
+
+/* Note that a renewal of the session was refused by Spotify, or else good. Not waited for; what is
+ * counted afterwards has it. */
+void store_note_verdict(struct store *store, const struct secret *secret, bool is_refused);
+
+/* The last ten minutes' renewals over all workers, by different sessions, one in a hundred off. */
+struct verdicts {
+    int64_t sessions; /* with any */
+    int64_t renewed;  /* with a good one */
+    int64_t refused;  /* with a refused one */
+};
+enum err store_count_verdicts(struct store *store, struct verdicts *out);
 
 /* Spotify's Retry-After, shared by all workers: unix ms, 0 when there is none. */
 enum err store_get_backoff(struct store *store, int64_t *until_unix_ms);

@@ -221,6 +221,9 @@ class Clock:
         self._offset_s += seconds
         self._write()
 
+    def now(self):
+        return int(time.time()) + self._offset_s
+
     def _write(self):
         # A reader that found the file half written would fall back to the real time.
         new = self._path.with_suffix(".new")

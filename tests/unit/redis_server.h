@@ -1,4 +1,4 @@
-/* What test_redis.c and test_store.c share: a Redis of their own on a unix socket in a directory of
+/* What the tests against a Redis share: a Redis of their own on a unix socket in a directory of
  * its own, and a way to run a test's body in a fiber. cmocka's assertions jump off the stack, which
  * a fiber must not, so a body uses CHECK, and run_body asserts on the main stack. */
 #ifndef TESTS_REDIS_SERVER_H

@@ -1,0 +1,26 @@
+/* The breaker for mass refusals: no state of its own, but what all workers counted in Redis. */
+#include "flows/refusals.h"
+
+#include "base/log.h"
+
+enum err refusals_look(struct service *service, bool *is_mass)
+{
+    struct verdicts verdicts = {0};
+    enum err err = store_count_verdicts(service->store, &verdicts);
+    if (err != OK) {
+        return err;
+    }
+    *is_mass = verdicts.sessions >= REFUSALS_SESSIONS_MIN && verdicts.refused > verdicts.renewed;
+    if (*is_mass != service->refusals_mass) {
+        service->refusals_mass = *is_mass;
+        log_error(*is_mass ? "most renewals refused: no session is ended"
+                           : "renewals no longer refused: sessions are ended again",
+                  LOG_NUMBER("refused", verdicts.refused), LOG_NUMBER("renewed", verdicts.renewed));
+    }
+    return OK;
+}
+
+bool refusals_are_mass(const struct service *service)
+{
+    return service->refusals_mass;
+}

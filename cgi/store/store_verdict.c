@@ -1,0 +1,70 @@
+/* How renewals end, counted over all workers by HyperLogLogs: a session counts once however often
+ * it tries, and what is kept does not grow with their number. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "store/store_impl.h"
+
+#define BUCKET_S 60
+#define BUCKETS 10
+/* A bucket is looked at until it is BUCKETS minutes old, by clocks that may differ. */
+#define BUCKET_LIFE_S "720"
+
+enum verdict { RENEWED, REFUSED, VERDICT__MAX };
+
+#define KEYS_MAX ((size_t)VERDICT__MAX * BUCKETS)
+
+/* All in one Cluster slot, so that they can be counted together. */
+static void verdict_key(const struct store *store, enum verdict verdict, int64_t bucket,
+                        struct buf *out)
+{
+    static const char *const names[VERDICT__MAX] = {[RENEWED] = "renewed", [REFUSED] = "refused"};
+    store_key(store, "verdicts", "all", out);
+    buf_addf(out, ":%s:%s", names[verdict], store_number(bucket).text);
+}
+
+void store_note_verdict(struct store *store, const struct secret *secret, bool is_refused)
+{
+    char name[SECRET_NAME_LEN + 1];
+    struct buf key = {0};
+    session_name(secret, name);
+    verdict_key(store, is_refused ? REFUSED : RENEWED, clock_unix_s() / BUCKET_S, &key);
+    const struct redis_arg add[] = {REDIS_TEXT("PFADD"), REDIS_BUF(&key), REDIS_TEXT(name)};
+    const struct redis_arg expire[] = {REDIS_TEXT("EXPIRE"), REDIS_BUF(&key),
+                                       REDIS_TEXT(BUCKET_LIFE_S)};
+    redis_send(store->redis, add, 3);
+    redis_send(store->redis, expire, 3);
+    buf_clear(&key);
+}
+
+enum err store_count_verdicts(struct store *store, struct verdicts *out)
+{
+    struct buf keys[KEYS_MAX] = {0};
+    struct redis_arg args[3 + 2 * KEYS_MAX];
+    const size_t counts[] = {1 + KEYS_MAX, 1 + BUCKETS, 1 + BUCKETS};
+    struct redis_arg *renewed = args + counts[0], *refused = renewed + counts[1];
+    struct redis_value values[3];
+    int64_t now = clock_unix_s() / BUCKET_S;
+    args[0] = renewed[0] = refused[0] = REDIS_TEXT("PFCOUNT");
+    for (size_t i = 0; i < BUCKETS; i++) {
+        struct buf *pair = &keys[VERDICT__MAX * i];
+        verdict_key(store, RENEWED, now - (int64_t)i, &pair[RENEWED]);
+        verdict_key(store, REFUSED, now - (int64_t)i, &pair[REFUSED]);
+        renewed[1 + i] = REDIS_BUF(&pair[RENEWED]);
+        refused[1 + i] = REDIS_BUF(&pair[REFUSED]);
+    }
+    for (size_t i = 0; i < KEYS_MAX; i++) {
+        args[1 + i] = REDIS_BUF(&keys[i]);
+    }
+    enum err err = redis_pipeline(store->redis, args, counts, 3, values);
+    if (!err) {
+        *out = (struct verdicts){values[0].integer, values[1].integer, values[2].integer};
+    }
+    for (size_t i = 0; !err && i < 3; i++) {
+        redis_value_clear(&values[i]);
+    }
+    for (size_t i = 0; i < KEYS_MAX; i++) {
+        buf_clear(&keys[i]);
+    }
+    return err;
+}

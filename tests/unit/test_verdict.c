@@ -1,0 +1,182 @@
+/* store/store_verdict.c against a real Redis: renewals counted by session, over the last minutes.
+ */
+#include "redis_server.h"
+
+#include "base/log.h"
+#include "store/redis.h"
+#include "store/store.h"
+
+static struct settings settings;
+static struct store *store;
+static struct redis *redis; /* the test's own look at the keys */
+
+static int set_up(void **state)
+{
+    static char prefix[] = "test:";
+    (void)state;
+    server_start("");
+    memset(&settings, 0, sizeof(settings));
+    settings.redis.socket_path = server_socket;
+    settings.redis_prefix = prefix;
+    settings.store_timeout_ms = 500;
+    store = store_new(uv_default_loop(), &settings);
+    redis = redis_new(uv_default_loop(), &settings);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    store_free(store);
+    redis_free(redis);
+    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
+    server_kill();
+    return 0;
+}
+
+static struct redis_value ask(const char *name, const char *a, const char *b)
+{
+    struct redis_value value = {0};
+    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(a), REDIS_TEXT(b ? b : "")};
+    CHECK(redis_command(redis, args, b ? 3 : 2, &value) == OK);
+    return value;
+}
+
+static void note(unsigned char session, bool is_refused)
+{
+    struct secret secret = {{session}};
+    store_note_verdict(store, &secret, is_refused);
+}
+
+static void check_counts(int64_t sessions, int64_t renewed, int64_t refused)
+{
+    struct verdicts verdicts = {0};
+    CHECK(store_count_verdicts(store, &verdicts) == OK);
+    CHECK(verdicts.sessions == sessions);
+    CHECK(verdicts.renewed == renewed);
+    CHECK(verdicts.refused == refused);
+}
+
+static void body_sessions_are_counted_once(void *argument)
+{
+    (void)argument;
+    check_counts(0, 0, 0);
+    for (int turn = 0; turn < 3; turn++) {
+        for (unsigned char i = 0; i < 7; i++) {
+            note(i, false);
+        }
+        for (unsigned char i = 5; i < 16; i++) {
+            note(i, true);
+        }
+    }
+    check_counts(16, 7, 11);
+}
+
+/* Moves all that was noted back in time. */
+static void age_by(int64_t minutes)
+{
+    struct redis_value keys = ask("KEYS", "test:verdicts:*", NULL);
+    for (size_t i = 0; i < keys.item_count; i++) {
+        const char *old = buf_str(&keys.items[i].text);
+        const char *bucket = strrchr(old, ':') + 1;
+        char new[128];
+        snprintf(new, sizeof(new), "%.*s%lld", (int)(bucket - old), old,
+                 strtoll(bucket, NULL, 10) - (long long)minutes);
+        struct redis_value done = ask("RENAME", old, new);
+        redis_value_clear(&done);
+    }
+    redis_value_clear(&keys);
+}
+
+/* From the beginning of a minute on, so that none begins meanwhile. */
+static void wait_for_minute(void)
+{
+    while (clock_unix_s() % 60 > 55) {
+        fiber_sleep(100);
+    }
+}
+
+static void body_what_is_older_than_ten_minutes_does_not_count(void *argument)
+{
+    (void)argument;
+    wait_for_minute();
+    note(1, true);
+    note(2, false);
+    check_counts(2, 1, 1);
+    age_by(9);
+    check_counts(2, 1, 1);
+    age_by(1);
+    check_counts(0, 0, 0);
+}
+
+static void body_the_keys_live_in_one_place_and_end_by_themselves(void *argument)
+{
+    (void)argument;
+    note(1, true);
+    note(1, false);
+    check_counts(1, 1, 1);
+    struct redis_value keys = ask("KEYS", "*", NULL);
+    CHECK(keys.item_count == 2);
+    for (size_t i = 0; i < keys.item_count; i++) {
+        const char *key = buf_str(&keys.items[i].text);
+        CHECK(strncmp(key, "test:verdicts:{all}:", 20) == 0);
+        struct redis_value left = ask("TTL", key, NULL);
+        CHECK(left.integer > 600 && left.integer <= 720);
+        redis_value_clear(&left);
+    }
+    redis_value_clear(&keys);
+}
+
+static void body_without_redis_nothing_is_known(void *argument)
+{
+    (void)argument;
+    struct verdicts verdicts = {.sessions = -1};
+    note(1, true);
+    server_kill();
+    note(2, true);
+    CHECK(store_count_verdicts(store, &verdicts) == ERR_STORE);
+    CHECK(verdicts.sessions == -1);
+    server_start("");
+}
+
+static void sessions_are_counted_once(void **state)
+{
+    (void)state;
+    run_body(body_sessions_are_counted_once, NULL);
+}
+
+static void what_is_older_than_ten_minutes_does_not_count(void **state)
+{
+    (void)state;
+    run_body(body_what_is_older_than_ten_minutes_does_not_count, NULL);
+}
+
+static void the_keys_live_in_one_place_and_end_by_themselves(void **state)
+{
+    (void)state;
+    run_body(body_the_keys_live_in_one_place_and_end_by_themselves, NULL);
+}
+
+static void without_redis_nothing_is_known(void **state)
+{
+    (void)state;
+    run_body(body_without_redis_nothing_is_known, NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(sessions_are_counted_once),
+        TEST(what_is_older_than_ten_minutes_does_not_count),
+        TEST(the_keys_live_in_one_place_and_end_by_themselves),
+        TEST(without_redis_nothing_is_known),
+    };
+    seal_init();
+    fiber_init(uv_default_loop());
+    server_make_dir();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    server_remove_dir();
+    return failed;
+}

@@ -356,14 +356,6 @@ static void run_transfer(struct transfer *transfer)
     metrics_add(METRIC_CALLS_IN_FLIGHT, 0, -1);
 }
 
-/* Not for want of time, nor because this process ends. */
-static bool is_unsent(const struct transfer *transfer)
-{
-    return !transfer->is_sent && transfer->result != CURLE_OK &&
-           transfer->result != CURLE_OPERATION_TIMEDOUT &&
-           transfer->result != CURLE_ABORTED_BY_CALLBACK;
-}
-
 static enum err report(const struct transfer *transfer, const char *name, uint64_t waited_us)
 {
     struct log_context *context = log_context();
@@ -411,7 +403,9 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
 
     curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
     answer->status = (int)status;
-    answer->is_unsent = is_unsent(&transfer);
+    answer->is_unsent = !transfer.is_sent && (transfer.result == CURLE_COULDNT_RESOLVE_HOST ||
+                                              transfer.result == CURLE_COULDNT_CONNECT ||
+                                              transfer.result == CURLE_SSL_CONNECT_ERROR);
     err = report(&transfer, call->name, clock_mono_us() - started);
     put_handle(upstream, transfer.easy);
     release(upstream);

@@ -38,7 +38,7 @@ struct upstream_answer {
     int status;
     struct buf body;       /* at most UPSTREAM_BODY_MAX */
     int64_t retry_after_s; /* Retry-After as seconds from now (a date is converted); -1: none */
-    bool is_unsent; /* with ERR_UPSTREAM: no connection came about, and not for want of time */
+    bool is_unsent; /* with ERR_UPSTREAM: no address, connection or TLS, so nothing was sent */
 };
 
 /* Make the call and wait. A POST is sent once at most: a code or refresh token may be spent by a

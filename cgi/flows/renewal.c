@@ -13,6 +13,7 @@
 #include "base/metrics.h"
 #include "flows/backoff.h"
 #include "flows/renewal_impl.h"
+#include "spotify/attempt.h"
 
 /* A result that Redis did not take is offered again for so long. */
 #define SAVE_GIVE_UP_MS ((uint64_t)1800 * 1000)
@@ -278,9 +279,10 @@ static void run_probe(void *argument)
  * has yet to take is there for all. */
 static bool is_held_back(struct renewals *renewals, const struct secret *secret)
 {
+    struct breaker *breaker = &renewals->service->accounts.token_breaker;
     const struct renewal *renewal = find_renewal(renewals, secret);
-    return breaker_is_open(&renewals->service->accounts.token_breaker) &&
-           !(renewal && renewal->is_done);
+    attempt_lapse(breaker);
+    return breaker_is_open(breaker) && !(renewal && renewal->is_done);
 }
 
 /* Nobody waits. Where a probe is due, this renewal is it and goes on by itself. */

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "flows/refusals.h"
 #include "handlers/handlers.h"
+#include "spotify/attempt.h"
 
 enum err healthz_get(struct service *service, const struct request *request, struct reply *reply)
 {
@@ -40,6 +41,8 @@ static void add_warnings(struct service *service, bool redis_answers, struct jso
         risks = store_get_risks(service->store);
         (void)refusals_look(service, &is_mass);
     }
+    attempt_lapse(&service->accounts.token_breaker);
+    attempt_lapse(&service->accounts.api_breaker);
     buf_adds(json->out, ",\"warnings\":[");
     add_warning(
         &list, risks.evicts, "redis_evicts",

@@ -147,6 +147,7 @@ enum err accounts_get_profile(struct accounts *accounts, const char *access_toke
     struct buf url = {0};
     enum err err;
 
+    attempt_lapse(&accounts->api_breaker);
     if (!breaker_admits(&accounts->api_breaker, clock_mono_ms(), clock_mono_us())) {
         return ERR_UPSTREAM;
     }

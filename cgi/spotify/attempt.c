@@ -16,6 +16,13 @@ static uint64_t chance(void)
     return clock_mono_us();
 }
 
+void attempt_lapse(struct breaker *breaker)
+{
+    if (breaker_lapse(breaker, clock_mono_ms())) {
+        log_info("breaker closed", LOG_TEXT("service", breaker->name));
+    }
+}
+
 static void note(struct breaker *breaker, bool is_failure, uint64_t begun_ms)
 {
     switch (breaker_note(breaker, is_failure, begun_ms, clock_mono_ms(), chance())) {

@@ -8,6 +8,9 @@
 
 #define ATTEMPTS_MAX 3
 
+/* breaker_lapse, with its log line: before an open breaker is asked. */
+void attempt_lapse(struct breaker *breaker);
+
 /* upstream_call, and breaker notes the outcome: a failure is ERR_UPSTREAM or a status from 500 on.
  * Logs when that opens or closes it. While it is open, the call takes a connection of its own: the
  * kept ones may be dead. */

@@ -26,6 +26,16 @@ bool breaker_admits(struct breaker *breaker, uint64_t now_ms, uint64_t random)
     return true;
 }
 
+bool breaker_lapse(struct breaker *breaker, uint64_t now_ms)
+{
+    if (!breaker->is_open || now_ms < breaker->probe_at_ms + BREAKER_LAPSE_MS) {
+        return false;
+    }
+    breaker->is_open = false;
+    breaker->failures = BREAKER_FAILURES_MAX - 1;
+    return true;
+}
+
 static enum breaker_change note_success(struct breaker *breaker, uint64_t now_ms)
 {
     bool was_open = breaker->is_open;

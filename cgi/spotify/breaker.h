@@ -13,6 +13,7 @@
 #define BREAKER_FAILURES_MAX 5
 #define BREAKER_PROBE_MIN_MS 400
 #define BREAKER_PROBE_MAX_MS 600
+#define BREAKER_LAPSE_MS 30000
 
 /* All zero but for the name: closed. */
 struct breaker {
@@ -28,6 +29,11 @@ bool breaker_is_open(const struct breaker *breaker);
 /* Whether a call may go now: true while closed; while open for the one that is due as a probe, and
  * the next is due later by what random, any number, chooses. */
 bool breaker_admits(struct breaker *breaker, uint64_t now_ms, uint64_t random);
+
+/* Close it, on trial, when for BREAKER_LAPSE_MS nobody has come who could have been the probe that
+ * was due: it knows nothing of now, and that one may as well wait for the answer. The next failure
+ * opens it again. True when that closed it. */
+bool breaker_lapse(struct breaker *breaker, uint64_t now_ms);
 
 /* Note the outcome of a call that began at begun_ms, admitted or not. A failure of one that began
  * before the last success came says nothing about now: calls that hung all end together, long after

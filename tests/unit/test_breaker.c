@@ -132,6 +132,21 @@ static void failures_from_before_the_last_success_do_not_open_it(void **state)
     assert_int_equal(breaker_note(&breaker, true, NOW + 600, NOW + 10000, 0), BREAKER_OPENS);
 }
 
+static void it_lapses_when_nobody_comes(void **state)
+{
+    struct breaker breaker = opened();
+    uint64_t due_ms = NOW + BREAKER_PROBE_MIN_MS;
+    (void)state;
+    assert_false(breaker_lapse(&breaker, due_ms + BREAKER_LAPSE_MS - 1));
+    assert_true(breaker_admits(&breaker, due_ms + BREAKER_LAPSE_MS - 1, 0));
+    due_ms += BREAKER_LAPSE_MS - 1 + BREAKER_PROBE_MIN_MS;
+    assert_false(breaker_lapse(&breaker, due_ms + BREAKER_LAPSE_MS - 1));
+    assert_true(breaker_lapse(&breaker, due_ms + BREAKER_LAPSE_MS));
+    assert_false(breaker_is_open(&breaker));
+    assert_false(breaker_lapse(&breaker, due_ms + BREAKER_LAPSE_MS));
+    assert_int_equal(note_failure(&breaker, due_ms + BREAKER_LAPSE_MS), BREAKER_OPENS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +156,7 @@ int main(void)
         cmocka_unit_test(probes_that_hang_hold_up_no_further_one),
         cmocka_unit_test(probes_are_spread),
         cmocka_unit_test(one_success_closes_it),
+        cmocka_unit_test(it_lapses_when_nobody_comes),
         cmocka_unit_test(failures_from_before_the_last_success_do_not_open_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,29 +61,33 @@ static bool is_safe_again(enum err err, const struct upstream_answer *answer)
            answer->retry_after_s < 0;
 }
 
+/* No further try begins in the second half of the time that all have together: one that our own
+ * deadline cuts off may cost the refresh token. */
+static bool is_early(const struct upstream_call *call, int64_t left_ms)
+{
+    return left_ms > call->timeout_ms / 2;
+}
+
 enum err attempt_call(struct upstream *upstream, struct breaker *breaker,
                       const struct upstream_call *call, struct upstream_answer *answer)
 {
     struct upstream_call one = *call;
-    uint64_t begun_ms = clock_mono_ms();
+    int64_t deadline_ms = (int64_t)clock_mono_ms() + call->timeout_ms;
     for (uint64_t tries = 1;; tries++) {
         enum err err = attempt_once(upstream, breaker, &one, answer);
-        if (tries == ATTEMPTS_MAX || breaker_is_open(breaker) || !is_safe_again(err, answer)) {
-            return err;
-        }
         uint64_t pause_ms =
             PAUSE_MIN_MS + (tries - 1) * PAUSE_JITTER_MS + chance() % PAUSE_JITTER_MS;
-        int64_t left_ms =
-            call->timeout_ms - (int64_t)(clock_mono_ms() - begun_ms) - (int64_t)pause_ms;
-        /* A try that our own deadline cuts off may cost the refresh token, so none begins late. */
-        if (left_ms < call->timeout_ms / 2) {
+        int64_t left_ms = deadline_ms - (int64_t)(clock_mono_ms() + pause_ms);
+        if (tries == ATTEMPTS_MAX || !is_safe_again(err, answer) || breaker_is_open(breaker) ||
+            !is_early(call, left_ms)) {
             return err;
         }
         fiber_sleep(pause_ms);
-        if (breaker_is_open(breaker)) {
+        /* This process may have stood still meanwhile. */
+        one.timeout_ms = deadline_ms - (int64_t)clock_mono_ms();
+        if (breaker_is_open(breaker) || !is_early(call, one.timeout_ms)) {
             return err;
         }
-        one.timeout_ms = left_ms;
         upstream_answer_clear(answer);
     }
 }

@@ -55,17 +55,12 @@ static const char *const login_outcomes[METRIC_LOGIN__MAX] = {
 };
 
 static const char *const renewals[METRIC_RENEWAL__MAX] = {
-    [METRIC_RENEWAL_OTHER] = "other",
-    [METRIC_RENEWAL_RENEWED] = "renewed",
-    [METRIC_RENEWAL_SHARED] = "shared",
-    [METRIC_RENEWAL_SUSPECT] = "suspect",
-    [METRIC_RENEWAL_ABSENT] = "absent",
-    [METRIC_RENEWAL_REPLACED] = "replaced",
-    [METRIC_RENEWAL_UPSTREAM] = "upstream",
-    [METRIC_RENEWAL_UPSTREAM_BUSY] = "upstream_busy",
-    [METRIC_RENEWAL_MISCONFIGURED] = "misconfigured",
-    [METRIC_RENEWAL_STORE] = "store",
-    [METRIC_RENEWAL_UNREADABLE] = "unreadable",
+    [METRIC_RENEWAL_OTHER] = "other",         [METRIC_RENEWAL_RENEWED] = "renewed",
+    [METRIC_RENEWAL_SHARED] = "shared",       [METRIC_RENEWAL_SUSPECT] = "suspect",
+    [METRIC_RENEWAL_ABSENT] = "absent",       [METRIC_RENEWAL_REPLACED] = "replaced",
+    [METRIC_RENEWAL_UPSTREAM] = "upstream",   [METRIC_RENEWAL_UPSTREAM_BUSY] = "upstream_busy",
+    [METRIC_RENEWAL_HELD_BACK] = "held_back", [METRIC_RENEWAL_MISCONFIGURED] = "misconfigured",
+    [METRIC_RENEWAL_STORE] = "store",         [METRIC_RENEWAL_UNREADABLE] = "unreadable",
 };
 
 static const char *const waiters[METRIC_WAITER__MAX] = {

@@ -2,6 +2,7 @@
 #include "flows/refusals.h"
 
 #include "base/log.h"
+#include "base/metrics.h"
 
 enum err refusals_look(struct service *service, bool *is_mass)
 {
@@ -11,6 +12,7 @@ enum err refusals_look(struct service *service, bool *is_mass)
         return err;
     }
     *is_mass = verdicts.sessions >= REFUSALS_SESSIONS_MIN && verdicts.refused > verdicts.renewed;
+    metrics_set_mass_refusal(*is_mass);
     if (*is_mass != service->refusals_mass) {
         service->refusals_mass = *is_mass;
         log_error(*is_mass ? "most renewals refused: no session is ended"

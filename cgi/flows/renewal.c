@@ -300,6 +300,8 @@ static enum err hold_back(struct renewals *renewals, const struct secret *secret
         renewal->is_probe = true;
         renewals->probes++;
         fiber_spawn(run_probe, renewal);
+    } else {
+        metrics_count(METRIC_RENEWALS, METRIC_RENEWAL_HELD_BACK);
     }
     return ERR_UPSTREAM;
 }

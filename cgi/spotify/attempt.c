@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 /* The pause before a further try: the jitter keeps a crowd from coming back together. */
 #define PAUSE_MIN_MS 50
@@ -16,24 +17,25 @@ static uint64_t chance(void)
     return clock_mono_us();
 }
 
+static void show(const struct breaker *breaker)
+{
+    bool is_open = breaker_is_open(breaker);
+    log_line(is_open ? LOG_WARN : LOG_INFO, is_open ? "breaker open" : "breaker closed",
+             LOG_TEXT("service", breaker->name));
+    metrics_set_breaker(breaker->name, is_open);
+}
+
 void attempt_lapse(struct breaker *breaker)
 {
     if (breaker_lapse(breaker, clock_mono_ms())) {
-        log_info("breaker closed", LOG_TEXT("service", breaker->name));
+        show(breaker);
     }
 }
 
 static void note(struct breaker *breaker, bool is_failure, uint64_t begun_ms)
 {
-    switch (breaker_note(breaker, is_failure, begun_ms, clock_mono_ms(), chance())) {
-    case BREAKER_OPENS:
-        log_warn("breaker open", LOG_TEXT("service", breaker->name));
-        break;
-    case BREAKER_CLOSES:
-        log_info("breaker closed", LOG_TEXT("service", breaker->name));
-        break;
-    case BREAKER_STAYS:
-        break;
+    if (breaker_note(breaker, is_failure, begun_ms, clock_mono_ms(), chance()) != BREAKER_STAYS) {
+        show(breaker);
     }
 }
 

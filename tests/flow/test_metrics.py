@@ -17,7 +17,7 @@ import metrics
 from browser import Browser, redirect_of
 from conftest import running
 from metrics import Metrics, Moved, scrape
-from sessions import Clock, ask, forget_failures, log_in, log_in_with_key, meanwhile, redis_away, together
+from sessions import Clock, ask, close_breakers, forget_failures, log_in, log_in_with_key, meanwhile, redis_away, together
 from stack import TREE, Process, can_connect, find_program, reserve_port, wait_until
 
 MONITORING = TREE / "docker" / "monitoring"
@@ -56,6 +56,7 @@ def promtool(*arguments, text=None):
 def single(shared_single):
     shared_single.spotify.reset("behaviour", "hanging", "clock", "counters", "log")
     forget_failures(shared_single)
+    close_breakers(shared_single)
     yield shared_single
     shared_single.spotify.reset("behaviour", "hanging", "clock")
     forget_failures(shared_single)
@@ -295,6 +296,34 @@ def test_calls_that_are_not_made_are_counted(make_stack):
         assert moved.only("renewals_total") == {renewals("upstream_busy"): 1}
         stack.spotify.release("token")
         assert hanging.result(10).status_code == 200
+
+
+def test_an_open_breaker_and_what_it_holds_back_are_shown(single):
+    browser = log_in(single, expires_in=30)
+    single.spotify.behave("token", grant="refresh_token", status=500)
+    with Moved(single) as moved:
+        for _ in range(12):
+            assert ask(single.services[0], browser, "/token").status == 200
+            forget_failures(single)
+        now = moved.now()
+        assert now.only("breaker_open") == {'breaker_open{upstream="accounts"}': 1}
+        assert now[renewals("upstream")] >= 5 and now[renewals("held_back")] >= 1
+        single.spotify.reset("behaviour")
+        close_breakers(single)
+        assert moved.only("breaker_open") == {}
+
+
+def test_refusals_in_masses_are_shown_until_they_end(make_stack, tmp_path):
+    clock = Clock(tmp_path / "time")
+    stack = make_stack(services=2, workers=1, settings={**clock.settings(), "SESSION_MAX_AGE": 20000000})
+    browsers = [log_in(stack) for _ in range(24)]
+    clock.advance(3601)
+    stack.spotify.behave("token", grant="refresh_token", refresh_refusal="revoked")
+    assert scrape(stack)["mass_refusal"] == 0
+    assert {browser.token().status_code for browser in browsers} == {401}
+    assert [Metrics(metrics.text(service))["mass_refusal"] for service in stack.services] == [1, 1]
+    clock.advance(660)
+    assert [Metrics(metrics.text(service))["mass_refusal"] for service in stack.services] == [0, 0]
 
 
 # Redis

@@ -29,4 +29,8 @@ enum err answer_parse_error(int status, const char *body, size_t len, const char
  * loopback http) URL of images. ERR_FORMAT when it is no object. */
 enum err answer_parse_profile(const char *body, size_t len, struct profile *out);
 
+/* "120" or an HTTP date (RFC 9110 10.2.3) as seconds from now, a date of the past as 0; -1 when it
+ * is neither or NULL. Never more than INT32_MAX. */
+int64_t retry_after_parse(const char *text, int64_t now_unix_s);
+
 #endif

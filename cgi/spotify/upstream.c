@@ -11,12 +11,12 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "spotify/answer.h"
 
 #define CONNECTIONS_KEPT_MAX 1024L
 #define HANDLES_KEPT_MAX 512
@@ -456,50 +456,4 @@ void upstream_free(struct upstream *upstream)
     curl_multi_cleanup(upstream->multi);
     upstream->multi = NULL;
     uv_close((uv_handle_t *)&upstream->timer, on_timer_closed);
-}
-
-/* RFC 9110 5.6.7: the format that is sent today, and the two that must still be understood. */
-static bool parse_http_date(const char *text, int64_t *out)
-{
-    static const char *const formats[] = {
-        "%a, %d %b %Y %H:%M:%S GMT",
-        "%A, %d-%b-%y %H:%M:%S GMT",
-        "%a %b %d %H:%M:%S %Y",
-    };
-    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
-        struct tm date = {0};
-        const char *end = strptime(text, formats[i], &date);
-        if (end && end[strspn(end, " \t\r\n")] == '\0') {
-            *out = timegm(&date);
-            return true;
-        }
-    }
-    return false;
-}
-
-int64_t retry_after_parse(const char *text, int64_t now_unix_s)
-{
-    int64_t seconds = 0;
-    int64_t date;
-
-    if (!text) {
-        return -1;
-    }
-    text += strspn(text, " \t");
-    if (parse_http_date(text, &date)) {
-        seconds = date > now_unix_s ? date - now_unix_s : 0;
-        return seconds < INT32_MAX ? seconds : INT32_MAX;
-    }
-    if (*text < '0' || *text > '9') {
-        return -1;
-    }
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (seconds < INT32_MAX) {
-            seconds = seconds * 10 + (*text - '0');
-        }
-    }
-    if (text[strspn(text, " \t\r\n")] != '\0') {
-        return -1;
-    }
-    return seconds < INT32_MAX ? seconds : INT32_MAX;
 }

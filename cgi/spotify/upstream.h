@@ -50,8 +50,4 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
                        struct upstream_answer *answer);
 void upstream_answer_clear(struct upstream_answer *answer);
 
-/* "120" or an HTTP date (RFC 9110 10.2.3) as seconds from now, a date of the past as 0; -1 when it
- * is neither or NULL. Never more than INT32_MAX. */
-int64_t retry_after_parse(const char *text, int64_t now_unix_s);
-
 #endif

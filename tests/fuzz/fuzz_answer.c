@@ -1,5 +1,5 @@
-/* spotify/answer.c and retry_after_parse over any bytes: no crash, nothing past a limit, nothing
- * that could not go into a header or a log line. */
+/* spotify/answer.c over any bytes: no crash, nothing past a limit, nothing that could not go into a
+ * header or a log line. */
 #include <stdlib.h>
 #include <string.h>
 

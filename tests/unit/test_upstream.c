@@ -13,6 +13,7 @@
 #include "base/fiber.h"
 #include "base/log.h"
 #include "scripted_server.h"
+#include "spotify/answer.h"
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 #define TIMEOUT_MS 1000

@@ -15,6 +15,8 @@ enum err {
     ERR_MEDIA_TYPE,         /* a body that is not a form */
     ERR_TOO_LARGE,          /* a body or parameter past its limit */
     ERR_INSUFFICIENT_SCOPE, /* the session was not granted that scope (RFC 6750 3.1) */
+    ERR_INVALID_CLIENT,     /* no service client, or one that does not prove it (RFC 6749 5.2) */
+    ERR_GRANT_TYPE,         /* a grant_type that is not offered (RFC 6749 5.2) */
 
     /* What became of a session. Only ERR_ABSENT clears the cookie (API.md 4.5). */
     ERR_NO_COOKIE, /* no session cookie came: a Strict one stays at home on a cross-site request */

@@ -23,6 +23,7 @@ static const char seal_context[] = "spotify-auth sealed record 1";
 _Static_assert(SEAL_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES, "AEAD key");
 _Static_assert(SEAL_KEY_LEN == crypto_generichash_KEYBYTES, "hash key");
 _Static_assert(SECRET_LEN == crypto_generichash_BYTES, "hash length");
+_Static_assert(SHA256_LEN == crypto_hash_sha256_BYTES, "SHA-256 length");
 
 void seal_init(void)
 {
@@ -113,6 +114,13 @@ enum err base64_parse(const char *text, size_t text_len, uint8_t *out, size_t le
                   urlsafe ? sodium_base64_VARIANT_URLSAFE_NO_PADDING
                           : sodium_base64_VARIANT_ORIGINAL_NO_PADDING,
                   out, len);
+}
+
+bool sha256_matches(const char *text, size_t len, const uint8_t hash[static SHA256_LEN])
+{
+    uint8_t found[crypto_hash_sha256_BYTES];
+    crypto_hash_sha256(found, (const uint8_t *)text, len);
+    return sodium_memcmp(found, hash, sizeof found) == 0;
 }
 
 void base64url_add(struct buf *out, const void *bytes, size_t len)

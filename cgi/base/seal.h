@@ -55,6 +55,10 @@ void key_ring_wipe(struct key_ring *ring);
 
 /* Decode base64 of either alphabet, padded or not, of exactly len bytes. ERR_FORMAT else. */
 enum err base64_parse(const char *text, size_t text_len, uint8_t *out, size_t len);
+/* Whether hash is the SHA-256 of the len bytes of text, in a time that says nothing of either. */
+#define SHA256_LEN 32
+bool sha256_matches(const char *text, size_t len, const uint8_t hash[static SHA256_LEN]);
+
 /* base64url without padding, appended to out. */
 void base64url_add(struct buf *out, const void *bytes, size_t len);
 

@@ -35,7 +35,7 @@ struct listen_address {
 /* One entry of SERVICE_CLIENTS. */
 struct service_client {
     char *name;
-    uint8_t secret_sha256[32];
+    uint8_t secret_sha256[SHA256_LEN];
 };
 
 struct settings {

@@ -63,13 +63,19 @@ static void drop_headers(struct reply *reply)
     reply->headers = kept;
 }
 
+/* A login helps where a session is missing; a service client has none. */
+static bool needs_login(enum err err)
+{
+    return (err_status(err) == 401 && err != ERR_INVALID_CLIENT) || err == ERR_INSUFFICIENT_SCOPE;
+}
+
 static void write_json(struct reply *reply, const struct settings *settings, enum err err)
 {
     int status = err_status(err);
     struct json_writer json = reply_open_json(reply, status);
     json_add_string(&json, "error", err_word(err));
     json_add_string(&json, "error_description", err_text(err));
-    if (status == 401 || err == ERR_INSUFFICIENT_SCOPE) {
+    if (needs_login(err)) {
         json_add_string(&json, "login_url", settings->login_url);
     }
     json_close(&json);
@@ -118,8 +124,7 @@ static void write_page(struct reply *reply, const struct settings *settings, enu
              page_title(err), page_title(err));
     add_escaped(out, err_text(err));
     buf_adds(out, "</p>\n");
-    if (err == ERR_INVALID_STATE || err == ERR_INSUFFICIENT_SCOPE || status == 401 ||
-        status == 503) {
+    if (err == ERR_INVALID_STATE || needs_login(err) || status == 503) {
         buf_adds(out, "<p><a href=\"");
         add_escaped(out, settings->login_url);
         buf_adds(out, "\">Log in again</a></p>\n");
@@ -153,6 +158,9 @@ void problem_reply(struct reply *reply, const struct settings *settings, enum er
     }
     if (reply->status == 503) {
         add_retry_after(reply, err);
+    }
+    if (err == ERR_INVALID_CLIENT) { /* RFC 6749 5.2, RFC 7617 2 */
+        reply_add_header(reply, "WWW-Authenticate", "Basic realm=\"spotify-auth\"");
     }
     if (err == ERR_ABSENT) {
         /* The only finding that clears a cookie (API.md 4.5). */

@@ -3,7 +3,6 @@
 #include "http/query.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,9 +13,7 @@ static int hex_value(char c)
     return found ? (int)(found - digits) : -1;
 }
 
-/* Decode text[0..len) to *out and end it with a NUL, behind which *out then stands. False for a bad
- * escape or a control character. */
-static bool decode(const char *text, size_t len, char **out)
+bool query_decode(const char *text, size_t len, char **out)
 {
     char *end = *out;
     for (size_t i = 0; i < len; i++) {
@@ -61,14 +58,14 @@ static bool add_pair(struct query *query, const char *text, size_t len, char **e
     const char *equals = memchr(text, '=', len);
     size_t name_len = equals ? (size_t)(equals - text) : len;
     struct query_pair pair = {.name = *end};
-    if (!decode(text, name_len, end)) {
+    if (!query_decode(text, name_len, end)) {
         return false;
     }
     pair.value =
         *end - 1; /* the name's NUL: an empty value, and no pair takes more than its text */
     if (equals) {
         pair.value = *end;
-        if (!decode(equals + 1, len - name_len - 1, end)) {
+        if (!query_decode(equals + 1, len - name_len - 1, end)) {
             return false;
         }
     }

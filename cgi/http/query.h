@@ -3,6 +3,7 @@
 #ifndef HTTP_QUERY_H
 #define HTTP_QUERY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -29,6 +30,10 @@ void query_clear(struct query *query);
 
 /* The value of name, NULL when it is absent or empty (RFC 6749 3.1). Borrowed. */
 const char *query_get(const struct query *query, const char *name);
+
+/* Decode the len bytes of text to *out, which has room for as many and a NUL, and end it with that
+ * NUL, behind which *out then stands. False for a bad %-escape or a control character. */
+bool query_decode(const char *text, size_t len, char **out);
 
 /* Append "name=value", percent-encoded but for unreserved characters (RFC 3986 2.3), with '&'
  * before it unless out is empty or ends in '?'. */

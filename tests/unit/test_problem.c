@@ -20,11 +20,11 @@ static struct settings settings = {
 };
 
 static const enum err public_errors[] = {
-    ERR_INVALID_REQUEST, ERR_INVALID_SCOPE, ERR_INVALID_STATE, ERR_FORBIDDEN,
-    ERR_NOT_FOUND,       ERR_METHOD,        ERR_MEDIA_TYPE,    ERR_TOO_LARGE,
-    ERR_ABSENT,          ERR_REPLACED,      ERR_SUSPECT,       ERR_INSUFFICIENT_SCOPE,
-    ERR_STORE,           ERR_UPSTREAM,      ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED,
-    ERR_DRAINING,        ERR_UNREADABLE,
+    ERR_INVALID_REQUEST, ERR_INVALID_SCOPE, ERR_INVALID_STATE,  ERR_FORBIDDEN,
+    ERR_NOT_FOUND,       ERR_METHOD,        ERR_MEDIA_TYPE,     ERR_TOO_LARGE,
+    ERR_ABSENT,          ERR_REPLACED,      ERR_SUSPECT,        ERR_INSUFFICIENT_SCOPE,
+    ERR_STORE,           ERR_UPSTREAM,      ERR_UPSTREAM_BUSY,  ERR_MISCONFIGURED,
+    ERR_DRAINING,        ERR_UNREADABLE,    ERR_INVALID_CLIENT, ERR_GRANT_TYPE,
 };
 #define PUBLIC_COUNT (sizeof(public_errors) / sizeof(public_errors[0]))
 
@@ -47,7 +47,8 @@ static void test_json(void **state)
         assert_string_equal(json_get_string(body, "error"), err_word(err));
         assert_string_equal(json_get_string(body, "error_description"), err_text(err));
         const char *login_url = json_get_string(body, "login_url");
-        bool login_helps = err_status(err) == 401 || err == ERR_INSUFFICIENT_SCOPE;
+        bool login_helps =
+            (err_status(err) == 401 && err != ERR_INVALID_CLIENT) || err == ERR_INSUFFICIENT_SCOPE;
         assert_string_equal(login_url ? login_url : "", login_helps ? settings.login_url : "");
         json_decref(body);
         reply_clear(&reply);
@@ -66,6 +67,18 @@ static void test_only_absent_clears_the_cookie(void **state)
                          public_errors[i] == ERR_ABSENT);
         assert_int_equal(has(&reply.headers, "Set-Cookie"), public_errors[i] == ERR_ABSENT);
         reply_clear(&cleared);
+        reply_clear(&reply);
+    }
+}
+
+static void test_only_a_client_is_told_how_to_say_who_it_is(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PUBLIC_COUNT; i++) {
+        struct reply reply = {0};
+        problem_reply(&reply, &settings, public_errors[i], false);
+        assert_int_equal(has(&reply.headers, "WWW-Authenticate: Basic realm=\"spotify-auth\"\r\n"),
+                         public_errors[i] == ERR_INVALID_CLIENT);
         reply_clear(&reply);
     }
 }
@@ -113,8 +126,8 @@ static void test_page(void **state)
         assert_true(has(&reply.body, err_text(err)));
         assert_true(has(&reply.body, err_word(err)));
         assert_false(has(&reply.body, "<script"));
-        bool login_helps = status == 401 || status == 503 || err == ERR_INVALID_STATE ||
-                           err == ERR_INSUFFICIENT_SCOPE;
+        bool login_helps = (status == 401 && err != ERR_INVALID_CLIENT) || status == 503 ||
+                           err == ERR_INVALID_STATE || err == ERR_INSUFFICIENT_SCOPE;
         assert_int_equal(has(&reply.body, "<a href=\"https://example.com/auth/authorize\">"),
                          login_helps);
         reply_clear(&reply);
@@ -180,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_only_absent_clears_the_cookie),
+        cmocka_unit_test(test_only_a_client_is_told_how_to_say_who_it_is),
         cmocka_unit_test(test_retry_after),
         cmocka_unit_test(test_page),
         cmocka_unit_test(test_page_escapes_the_login_url),

@@ -316,6 +316,24 @@ static void base64_goes_there_and_back(void **state)
     }
 }
 
+static void only_the_same_text_has_the_hash(void **state)
+{
+    (void)state;
+    /* SHA-256 of "abc" (FIPS 180-4). */
+    static const uint8_t hash[SHA256_LEN] = {
+        0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
+        0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
+        0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad,
+    };
+    static const uint8_t nothing[SHA256_LEN] = {0};
+    assert_true(sha256_matches("abc", 3, hash));
+    assert_true(sha256_matches("abcd", 3, hash));
+    assert_false(sha256_matches("abd", 3, hash));
+    assert_false(sha256_matches("abc", 2, hash));
+    assert_false(sha256_matches("", 0, hash));
+    assert_false(sha256_matches("", 0, nothing));
+}
+
 static void pkce_is_that_of_rfc_7636(void **state)
 {
     (void)state;
@@ -358,6 +376,7 @@ int main(void)
         cmocka_unit_test(names_depend_on_purpose_and_bytes),
         cmocka_unit_test(base64url_is_that_of_rfc_4648),
         cmocka_unit_test(base64_goes_there_and_back),
+        cmocka_unit_test(only_the_same_text_has_the_hash),
         cmocka_unit_test(pkce_is_that_of_rfc_7636),
     };
     return cmocka_run_group_tests(tests, start, NULL);

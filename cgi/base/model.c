@@ -48,6 +48,12 @@ void session_clear(struct session *session)
     *session = (struct session){0};
 }
 
+void app_token_clear(struct app_token *token)
+{
+    xfree_secret(token->access_token);
+    *token = (struct app_token){0};
+}
+
 void session_copy(const struct session *from, struct session *out)
 {
     *out = *from;

@@ -64,11 +64,19 @@ struct session {
     struct profile profile;
 };
 
+/* The app's own token (RFC 6749 4.4), as it stands in its sealed record. All zero: none. */
+struct app_token {
+    char *access_token;
+    int64_t obtained_at_ms; /* unix ms; tells one token from the next */
+    int64_t expires_at;     /* unix seconds */
+};
+
 void profile_clear(struct profile *profile);
 void tokens_clear(struct tokens *tokens);
 void login_clear(struct login *login);
 void login_outcome_clear(struct login_outcome *outcome);
 void session_clear(struct session *session);
+void app_token_clear(struct app_token *token);
 
 /* Deep copy; out is overwritten, not cleared. */
 void session_copy(const struct session *from, struct session *out);

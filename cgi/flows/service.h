@@ -9,12 +9,14 @@
 #include "store/store.h"
 
 struct renewals;
+struct app_tokens;
 
 struct service {
     const struct settings *settings; /* borrowed */
     struct store *store;             /* the rest is owned by the worker */
     struct accounts accounts;
     struct renewals *renewals;
+    struct app_tokens *app_tokens;
     bool draining;      /* SIGTERM came: readiness is false */
     bool refusals_mass; /* as this worker last heard (flows/refusals.h) */
 };

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/fiber.h"
 #include "base/log.h"
+#include "flows/app_token.h"
 #include "flows/renewal.h"
 #include "flows/service.h"
 #include "front/cgi.h"
@@ -46,6 +47,7 @@ static void init_worker(struct worker *worker, const struct settings *settings)
     worker->service.store = store_new(&worker->loop, settings);
     accounts_init(&worker->service.accounts, upstream_new(&worker->loop, settings), settings);
     worker->service.renewals = renewals_new(&worker->service);
+    worker->service.app_tokens = app_tokens_new(&worker->service);
 }
 
 static void close_handle(uv_handle_t *handle, void *argument)
@@ -61,6 +63,7 @@ static void clear_worker(struct worker *worker)
     if (worker->front) {
         front_free(worker->front);
     }
+    app_tokens_free(worker->service.app_tokens);
     renewals_free(worker->service.renewals);
     upstream_free(worker->service.accounts.upstream);
     store_free(worker->service.store);
@@ -75,12 +78,13 @@ static void end_when_drained(uv_timer_t *timer)
     const struct renewals *renewals = worker->service.renewals;
     size_t unsaved = renewals_unsaved(renewals);
     size_t waited_for = unsaved + renewals_probes(renewals);
+    bool is_busy = app_tokens_busy(worker->service.app_tokens);
     bool is_late = clock_mono_ms() >= worker->drain_deadline_ms;
     if (front_in_hand(worker->front) + waited_for == 0) {
         front_close_idle(worker->front);
     }
     size_t in_hand = front_in_hand(worker->front);
-    if (in_hand + waited_for > 0 && !is_late) {
+    if ((in_hand + waited_for > 0 || is_busy) && !is_late) {
         return;
     }
     if (is_late) {
@@ -155,9 +159,11 @@ static void serve_cgi(void *argument)
     struct worker *worker = argument;
     worker->exit_code = cgi_serve(&worker->service);
     end_output();
-    while (renewals_unsaved(worker->service.renewals) > 0) {
-        fiber_sleep(
-            DRAIN_POLL_MS); /* a renewed token that Redis does not have exists nowhere else */
+    /* A renewed token that Redis does not have exists nowhere else, and a lease of a process that
+     * has ended would hold up the others. */
+    while (renewals_unsaved(worker->service.renewals) > 0 ||
+           app_tokens_busy(worker->service.app_tokens)) {
+        fiber_sleep(DRAIN_POLL_MS);
     }
     uv_stop(&worker->loop);
 }

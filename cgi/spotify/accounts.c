@@ -102,6 +102,18 @@ static enum err call_token_endpoint(struct accounts *accounts, const char *name,
     return err;
 }
 
+/* A token for nobody knows how long is of no use, where nothing else comes with it. */
+static enum err check_life(const char *name, struct tokens *tokens)
+{
+    if (tokens->expires_in > 0) {
+        return OK;
+    }
+    log_warn("token answer unusable", LOG_TEXT("call", name),
+             LOG_TEXT("problem", "expires_in is not a number of seconds"));
+    tokens_clear(tokens);
+    return ERR_UPSTREAM;
+}
+
 enum err accounts_redeem_code(struct accounts *accounts, const char *code, const char *redirect_uri,
                               const char *verifier, struct tokens *tokens, int64_t *retry_after_s)
 {
@@ -116,11 +128,8 @@ enum err accounts_redeem_code(struct accounts *accounts, const char *code, const
         query_add(&form, "code_verifier", verifier);
     }
     err = call_token_endpoint(accounts, "token code", &form, tokens, retry_after_s);
-    if (err == OK && tokens->expires_in == 0) {
-        log_warn("token answer unusable", LOG_TEXT("call", "token code"),
-                 LOG_TEXT("problem", "expires_in is not a number of seconds"));
-        tokens_clear(tokens);
-        err = ERR_UPSTREAM;
+    if (err == OK) {
+        err = check_life("token code", tokens);
     }
     buf_clear(&form);
     return err;
@@ -136,6 +145,23 @@ enum err accounts_refresh(struct accounts *accounts, const char *refresh_token,
     query_add(&form, "grant_type", "refresh_token");
     query_add(&form, "refresh_token", refresh_token);
     err = call_token_endpoint(accounts, "token refresh", &form, tokens, retry_after_s);
+    buf_clear(&form);
+    return err;
+}
+
+enum err accounts_get_app_token(struct accounts *accounts, struct tokens *tokens,
+                                int64_t *retry_after_s)
+{
+    struct buf form = {0};
+    enum err err;
+
+    query_add(&form, "grant_type", "client_credentials");
+    err = call_token_endpoint(accounts, "token app", &form, tokens, retry_after_s);
+    if (err == OK) {
+        err = check_life("token app", tokens);
+    } else if (err == ERR_REFUSED) { /* there was no grant that it could speak of */
+        err = ERR_MISCONFIGURED;
+    }
     buf_clear(&form);
     return err;
 }

@@ -44,6 +44,11 @@ enum err accounts_redeem_code(struct accounts *accounts, const char *code, const
 enum err accounts_refresh(struct accounts *accounts, const char *refresh_token,
                           struct tokens *tokens, int64_t *retry_after_s);
 
+/* A4: the app's own token (RFC 6749 4.4.2). A refresh_token in the answer is dropped (4.4.3).
+ * ERR_MISCONFIGURED for any OAuth error; else as above. */
+enum err accounts_get_app_token(struct accounts *accounts, struct tokens *tokens,
+                                int64_t *retry_after_s);
+
 /* C4: GET /v1/me. ERR_UPSTREAM for anything but a good answer, and at once while api_breaker is
  * open and no probe is due. */
 enum err accounts_get_profile(struct accounts *accounts, const char *access_token,

@@ -23,7 +23,7 @@ struct upstream *upstream_new(uv_loop_t *loop, const struct settings *settings);
 void upstream_free(struct upstream *upstream);
 
 struct upstream_call {
-    const char *name; /* for the log: "token code", "token refresh", "profile" */
+    const char *name; /* for the log: "token code", "token refresh", "token app", "profile" */
     const char *url;  /* whole; never logged */
     const struct buf
         *form;        /* NULL: GET. Else POST of this application/x-www-form-urlencoded body */

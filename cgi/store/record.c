@@ -61,6 +61,12 @@ static const struct field session_fields[] = {
     {13, TEXT, offsetof(struct session, profile.product), OPTIONAL, PROFILE_TEXT_MAX},
 };
 
+static const struct field app_token_fields[] = {
+    {1, TEXT, offsetof(struct app_token, access_token), NOT_EMPTY, TOKEN_MAX},
+    {2, TIME, offsetof(struct app_token, obtained_at_ms), REQUIRED, 0},
+    {3, TIME, offsetof(struct app_token, expires_at), REQUIRED, 0},
+};
+
 #define COUNT(fields) (sizeof(fields) / sizeof((fields)[0]))
 
 /* ---- writing ---- */
@@ -201,7 +207,7 @@ static enum err parse(const struct field *fields, size_t count, const char *text
     return OK;
 }
 
-/* ---- the three records ---- */
+/* ---- the records ---- */
 
 void record_format_login(const struct login *login, struct buf *out)
 {
@@ -249,6 +255,22 @@ enum err record_parse_session(const char *text, size_t len, struct session *out)
     enum err err = parse(session_fields, COUNT(session_fields), text, len, out, &seen);
     if (err != OK) {
         session_clear(out);
+    }
+    return err;
+}
+
+void record_format_app_token(const struct app_token *token, struct buf *out)
+{
+    format(app_token_fields, COUNT(app_token_fields), token, out);
+}
+
+enum err record_parse_app_token(const char *text, size_t len, struct app_token *out)
+{
+    unsigned seen;
+    *out = (struct app_token){0};
+    enum err err = parse(app_token_fields, COUNT(app_token_fields), text, len, out, &seen);
+    if (err != OK) {
+        app_token_clear(out);
     }
     return err;
 }

@@ -6,6 +6,10 @@
  *   session:{h}   string: generation (8 bytes, big endian), then the sealed record
  *   replaced:{h}  "1" for a minute after a newer login of the same browser ended session {h}
  *   lease:{h}     string: owner of the renewal under way, or "!" and the owner of one that failed
+ *   app-token:{h} string: when it came (unix ms, 8 bytes, big endian), then the sealed app token;
+ *                 {h} is a hash of the app's client id and client secret. No browser holds a secret
+ *                 for it: beside the key ring it is sealed under another hash of those two, so that
+ *                 Redis alone, or with the key ring, opens nothing
  *   user:{h}      sorted set: names of a user's sessions, scored by when they end at the latest
  *   verdicts:{all}:renewed:{m}, verdicts:{all}:refused:{m}
  *                 HyperLogLogs: names of the sessions whose renewals ended so in minute m of unix
@@ -122,6 +126,21 @@ enum err store_release_lease(struct store *store, const struct secret *secret,
  * ours. ERR_STALE: somebody wrote since, or holds the lease. ERR_REPLACED. */
 enum err store_end_refused_session(struct store *store, const struct secret *secret,
                                    const struct lease *lease, const struct session *session);
+
+/* A3 of flows/app_token.h, one script: OK: the lease is ours for lease_ms. ERR_STALE: no lease,
+ * there is another token than the one that came at seen_at_ms (0: none), *out is that one, without
+ * access_token where it does not open here. ERR_HELD, ERR_UPSTREAM: as store_take_lease. */
+enum err store_take_app_lease(struct store *store, int64_t seen_at_ms, int64_t lease_ms,
+                              struct lease *lease, struct app_token *out);
+
+/* A5: store the token until it expires, in place of the one that came at seen_at_ms, and release
+ * the lease if it is ours. ERR_STALE: another one was stored since, or this one before, and stays.
+ */
+enum err store_put_app_token(struct store *store, const struct lease *lease, int64_t seen_at_ms,
+                             const struct app_token *token);
+
+/* Release a lease without a token. failed: let others see for a second that there is none. */
+enum err store_release_app_lease(struct store *store, const struct lease *lease, bool failed);
 
 /* Note that a renewal of the session was refused by Spotify, or else good. Not waited for; what is
  * counted afterwards has it. */

@@ -50,6 +50,8 @@ struct store_generation {
     uint8_t bytes[GENERATION_LEN];
 };
 struct store_generation store_generation(uint64_t generation);
+/* The generation before a record of at least GENERATION_LEN bytes. */
+uint64_t store_read_generation(const struct buf *value);
 
 void store_seal_session(const struct store *store, const struct secret *secret,
                         const struct buf *key, const struct session *session, struct buf *out);
@@ -65,5 +67,8 @@ int64_t store_session_end_ms(const struct store *store, const struct session *se
 
 /* Take a session's name from its user's others. Not waited for: a name left over ends by itself. */
 void store_forget_name(const struct store *store, const char *name, const struct session *session);
+
+/* A new owner for a lease: random. */
+void store_new_owner(struct lease *lease);
 
 #endif

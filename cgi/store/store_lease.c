@@ -89,7 +89,7 @@ static void lease_keys_clear(struct lease_keys *keys)
     buf_clear(&keys->replaced);
 }
 
-static void new_owner(struct lease *lease)
+void store_new_owner(struct lease *lease)
 {
     struct secret random;
     struct buf text = {0};
@@ -108,7 +108,7 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
     struct store_generation seen = store_generation(seen_generation);
     struct store_number life = store_number(lease_ms);
     struct redis_value value = {0};
-    new_owner(lease);
+    store_new_owner(lease);
     const struct redis_arg names[] = {REDIS_BUF(&keys.session), REDIS_BUF(&keys.lease),
                                       REDIS_BUF(&keys.replaced)};
     const struct redis_arg args[] = {{seen.bytes, GENERATION_LEN},

@@ -37,7 +37,7 @@ struct store_generation store_generation(uint64_t generation)
     return out;
 }
 
-static uint64_t read_generation(const struct buf *value)
+uint64_t store_read_generation(const struct buf *value)
 {
     uint64_t generation = 0;
     for (size_t i = 0; i < GENERATION_LEN; i++) {
@@ -97,7 +97,7 @@ enum err store_open_session(const struct store *store, const struct secret *secr
         err = ERR_UNREADABLE;
         goto out;
     }
-    out->generation = read_generation(value);
+    out->generation = store_read_generation(value);
     if (last_end_s(store, out) <= clock_unix_s()) {
         /* SESSION_MAX_AGE was longer when the key got its expiry. */
         const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(key)};

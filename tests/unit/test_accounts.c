@@ -55,7 +55,8 @@ static void set_script(const char *status, const char *headers, const char *body
 /* One call in a fiber of its own. */
 struct trial {
     const char *code;          /* redeemed, or */
-    const char *refresh_token; /* renewed, or else the profile is read */
+    const char *refresh_token; /* renewed, or else the profile is read, unless */
+    bool is_app;               /* the app's own token is called for */
     const char *verifier;
     enum err err;
     int64_t retry_after_s;
@@ -73,6 +74,8 @@ static void run_trial(void *argument)
     } else if (trial->refresh_token) {
         trial->err = accounts_refresh(&accounts, trial->refresh_token, &trial->tokens,
                                       &trial->retry_after_s);
+    } else if (trial->is_app) {
+        trial->err = accounts_get_app_token(&accounts, &trial->tokens, &trial->retry_after_s);
     } else {
         trial->err = accounts_get_profile(&accounts, "at", &trial->profile);
     }
@@ -187,6 +190,47 @@ static void a_refresh_has_exactly_the_fields(void **state)
     assert_string_equal(strstr(server.last_request, "\r\n\r\n") + 4,
                         "grant_type=refresh_token&refresh_token=r%2Ft");
     tokens_clear(&trial.tokens);
+}
+
+static void an_app_token_is_called_for_by_its_grant_alone(void **state)
+{
+    struct trial trial = {.is_app = true};
+    (void)state;
+    set_script("200 OK", "",
+               "{\"access_token\":\"at\",\"token_type\":\"bearer\",\"expires_in\":60}");
+    call(&trial);
+    assert_int_equal(trial.err, OK);
+    assert_string_equal(trial.tokens.access_token, "at");
+    assert_int_equal(trial.tokens.expires_in, 60);
+    assert_non_null(strstr(server.last_request, BASIC));
+    assert_string_equal(strstr(server.last_request, "\r\n\r\n") + 4,
+                        "grant_type=client_credentials");
+    tokens_clear(&trial.tokens);
+}
+
+static void no_app_token_is_never_a_refusal_of_somebody(void **state)
+{
+    static const struct {
+        const char *status, *headers, *body;
+        enum err want;
+        int64_t retry_after_s;
+    } table[] = {
+        {"400 Bad Request", "", "{\"error\":\"invalid_grant\"}", ERR_MISCONFIGURED, -1},
+        {"400 Bad Request", "", "{\"error\":\"invalid_client\"}", ERR_MISCONFIGURED, -1},
+        {"429 Too Many Requests", "Retry-After: 9\r\n", "", ERR_UPSTREAM, 9},
+        {"200 OK", "", "{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"expires_in\":0}",
+         ERR_UPSTREAM, -1},
+        {"200 OK", "", "{\"access_token\":\"\",\"token_type\":\"Bearer\"}", ERR_UPSTREAM, -1},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct trial trial = {.is_app = true};
+        set_script(table[i].status, table[i].headers, table[i].body);
+        call(&trial);
+        assert_int_equal(trial.err, table[i].want);
+        assert_int_equal(trial.retry_after_s, table[i].retry_after_s);
+        assert_null(trial.tokens.access_token);
+    }
 }
 
 static void token_answers_have_their_meaning(void **state)
@@ -462,6 +506,8 @@ int main(void)
         CALL_TEST(a_code_is_redeemed_with_exactly_the_fields),
         CALL_TEST(without_pkce_there_is_no_verifier),
         CALL_TEST(a_refresh_has_exactly_the_fields),
+        CALL_TEST(an_app_token_is_called_for_by_its_grant_alone),
+        CALL_TEST(no_app_token_is_never_a_refusal_of_somebody),
         CALL_TEST(token_answers_have_their_meaning),
         CALL_TEST(an_unusable_expires_in_ends_a_login_and_no_refresh),
         CALL_TEST(too_many_calls_are_told_so),

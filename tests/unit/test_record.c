@@ -247,6 +247,28 @@ static void what_is_no_outcome_is_refused(void **state)
     }
 }
 
+static void an_app_token_reads_back(void **state)
+{
+    (void)state;
+    struct app_token token = {
+        .access_token = xstrdup("at"), .obtained_at_ms = 1795309440123, .expires_at = 1795313040};
+    struct app_token back;
+    struct buf text = {0};
+    record_format_app_token(&token, &text);
+    assert_int_equal(record_parse_app_token(text.data, text.len, &back), OK);
+    assert_string_equal(back.access_token, "at");
+    assert_int_equal(back.obtained_at_ms, token.obtained_at_ms);
+    assert_int_equal(back.expires_at, token.expires_at);
+    for (size_t len = 0; len < text.len; len++) {
+        struct app_token cut;
+        assert_int_equal(record_parse_app_token(text.data, len, &cut), ERR_FORMAT);
+        assert_null(cut.access_token);
+    }
+    app_token_clear(&back);
+    app_token_clear(&token);
+    buf_clear(&text);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -265,6 +287,7 @@ int main(void)
         cmocka_unit_test(what_is_no_login_is_refused),
         cmocka_unit_test(an_outcome_reads_back),
         cmocka_unit_test(what_is_no_outcome_is_refused),
+        cmocka_unit_test(an_app_token_reads_back),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -9,11 +9,12 @@
 #include "base/version.h"
 
 static const char *const routes[METRIC_ROUTE__MAX] = {
-    [METRIC_ROUTE_UNKNOWN] = "unknown",    [METRIC_ROUTE_AUTHORIZE] = "/authorize",
-    [METRIC_ROUTE_CALLBACK] = "/callback", [METRIC_ROUTE_SESSION] = "/session",
-    [METRIC_ROUTE_TOKEN] = "/token",       [METRIC_ROUTE_REFRESH] = "/refresh",
-    [METRIC_ROUTE_LOGOUT] = "/logout",     [METRIC_ROUTE_HEALTHZ] = "/healthz",
-    [METRIC_ROUTE_READYZ] = "/readyz",     [METRIC_ROUTE_METRICS] = "/metrics",
+    [METRIC_ROUTE_UNKNOWN] = "unknown",      [METRIC_ROUTE_AUTHORIZE] = "/authorize",
+    [METRIC_ROUTE_CALLBACK] = "/callback",   [METRIC_ROUTE_SESSION] = "/session",
+    [METRIC_ROUTE_TOKEN] = "/token",         [METRIC_ROUTE_REFRESH] = "/refresh",
+    [METRIC_ROUTE_API_TOKEN] = "/api/token", [METRIC_ROUTE_VERIFY_APP] = "/verify/app",
+    [METRIC_ROUTE_LOGOUT] = "/logout",       [METRIC_ROUTE_HEALTHZ] = "/healthz",
+    [METRIC_ROUTE_READYZ] = "/readyz",       [METRIC_ROUTE_METRICS] = "/metrics",
 };
 
 static const char *const statuses[METRIC_STATUS__MAX] = {
@@ -77,12 +78,12 @@ static const char *const ended[METRIC_ENDED__MAX] = {
     [METRIC_ENDED_REFUSED] = "refused",
 };
 
-static const char *const tokens[METRIC_TOKEN__MAX] = {[METRIC_TOKEN_USER] = "user"};
+static const char *const tokens[METRIC_TOKEN__MAX] = {
+    [METRIC_TOKEN_USER] = "user", [METRIC_TOKEN_APP] = "app"};
 
 static const char *const calls[METRIC_CALL__MAX] = {
-    [METRIC_CALL_OTHER] = "other",
-    [METRIC_CALL_CODE] = "token code",
-    [METRIC_CALL_REFRESH] = "token refresh",
+    [METRIC_CALL_OTHER] = "other",           [METRIC_CALL_CODE] = "token code",
+    [METRIC_CALL_REFRESH] = "token refresh", [METRIC_CALL_APP] = "token app",
     [METRIC_CALL_PROFILE] = "profile",
 };
 

@@ -23,6 +23,8 @@ enum {
     ROUTE_CORS = 2,       /* listed origins may read the answers, preflights are answered */
     ROUTE_CROSS_SITE = 4, /* X-Requested-With and the origin are demanded */
     ROUTE_LOGIN = 8,      /* a person's own navigation, or a frontend that asks for JSON (L1) */
+    ROUTE_FORM = 16,      /* parameters in the form alone: an address ends up in logs */
+    ROUTE_VERIFY = 64,    /* asked by nginx (auth_request) about a request that it has in hand */
 };
 
 struct param_rule {
@@ -116,6 +118,15 @@ static const struct route routes[] = {
      refresh_post,
      {{"scope", SCOPE_MAX, check_scope}}},
     {"/logout", ROUTE_CORS | ROUTE_CROSS_SITE, NULL, logout_post, {{"all", 5, check_switch}}},
+    {"/api/token",
+     ROUTE_FORM,
+     NULL,
+     api_token_post,
+     {{"grant_type", 128, check_visible},
+      {"scope", SCOPE_MAX, check_scope},
+      {"client_id", 512, check_visible},
+      {"client_secret", 512, check_visible}}},
+    {"/verify/app", ROUTE_VERIFY, verify_app_get, NULL, {{"renew", 5, check_switch}}},
     {"/healthz", 0, healthz_get, NULL, {{0}}},
     {"/readyz", 0, readyz_get, NULL, {{0}}},
     {"/metrics", 0, metrics_get, NULL, {{0}}},
@@ -260,7 +271,8 @@ static bool is_form(const struct request *request)
            (type[len] == '\0' || type[len] == ';' || type[len] == ' ');
 }
 
-/* A POST takes its parameters from the form or the query, but none from both. */
+/* A POST takes its parameters from the form or the query, but none from both; a ROUTE_FORM from the
+ * form (RFC 6749 2.3.1, 3.2). */
 static enum err check_params(const struct settings *settings, const struct route *route,
                              const struct query *query, const struct query *form,
                              struct request *request)
@@ -269,7 +281,7 @@ static enum err check_params(const struct settings *settings, const struct route
         const struct param_rule *rule = &route->params[i];
         const char *value = query_get(query, rule->name);
         const char *in_form = query_get(form, rule->name);
-        if (value && in_form) {
+        if (value && (in_form || route->flags & ROUTE_FORM)) {
             return ERR_INVALID_REQUEST;
         }
         value = value ? value : in_form;
@@ -380,12 +392,15 @@ void route_serve(struct service *service, struct request *request, struct reply 
     enum err err = serve(service, route, request, reply);
     if (err != OK) {
         problem_reply(reply, service->settings, err, wants_html(route, request, err));
+        if (route && route->flags & ROUTE_VERIFY) {
+            problem_for_auth_request(reply, err);
+        }
     }
     route_finish(service->settings, request, reply);
     uint64_t us = clock_mono_us() - begun_us;
     metrics_count_request(metric_of(route), reply->status, us);
     metrics_add(METRIC_REQUESTS_IN_HAND, 0, -1);
-    log_line(reply->status >= 500 ? LOG_WARN : LOG_INFO, "request",
+    log_line(reply->status >= 500 || err_status(err) >= 500 ? LOG_WARN : LOG_INFO, "request",
              LOG_TEXT("method", method_name(request->method)),
              LOG_TEXT("route", route ? route->path : "unknown"),
              LOG_NUMBER("status", reply->status), LOG_NUMBER("us", us),

@@ -147,6 +147,15 @@ static void add_retry_after(struct reply *reply, enum err err)
     buf_clear(&text);
 }
 
+void problem_for_auth_request(struct reply *reply, enum err err)
+{
+    reply_add_header(reply, "X-Auth-Error", err_word(err));
+    reply_add_header(reply, "X-Auth-Body", buf_str(&reply->body));
+    if (reply->status >= 500) {
+        reply->status = 403;
+    }
+}
+
 void problem_reply(struct reply *reply, const struct settings *settings, enum err err, bool html)
 {
     drop_headers(reply);

@@ -14,4 +14,9 @@
  * those that this function sets itself are dropped; others stay. */
 void problem_reply(struct reply *reply, const struct settings *settings, enum err err, bool html);
 
+/* The same for nginx's auth_request, which knows 401, 403 and nothing else, and drops the body: an
+ * outage becomes 403, the error word goes into X-Auth-Error and the whole body into X-Auth-Body.
+ * Call it after problem_reply. */
+void problem_for_auth_request(struct reply *reply, enum err err);
+
 #endif

@@ -110,6 +110,25 @@ static void test_retry_after(void **state)
     }
 }
 
+static void test_nginx_hears_401_and_403_only(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PUBLIC_COUNT; i++) {
+        int status = err_status(public_errors[i]);
+        struct reply reply = {0};
+        struct buf body = {0};
+        problem_reply(&reply, &settings, public_errors[i], false);
+        buf_addf(&body, "X-Auth-Error: %s\r\nX-Auth-Body: %s\r\n", err_word(public_errors[i]),
+                 buf_str(&reply.body));
+        problem_for_auth_request(&reply, public_errors[i]);
+        assert_int_equal(reply.status, status >= 500 ? 403 : status);
+        assert_true(has(&reply.headers, buf_str(&body)));
+        assert_int_equal(has(&reply.headers, "Retry-After: "), status == 503);
+        buf_clear(&body);
+        reply_clear(&reply);
+    }
+}
+
 static void test_page(void **state)
 {
     (void)state;
@@ -195,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_only_absent_clears_the_cookie),
         cmocka_unit_test(test_only_a_client_is_told_how_to_say_who_it_is),
         cmocka_unit_test(test_retry_after),
+        cmocka_unit_test(test_nginx_hears_401_and_403_only),
         cmocka_unit_test(test_page),
         cmocka_unit_test(test_page_escapes_the_login_url),
         cmocka_unit_test(test_policy_has_the_hash_of_the_style),

@@ -24,8 +24,10 @@ FUZZ_PROGRAMS := $(FUZZERS:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 
 PACKAGES_BUILD := gcc libc6-dev libfcgi-dev libcurl4-openssl-dev libjansson-dev libhiredis-dev libuv1-dev libsodium-dev
 PACKAGES_RUN := redis-server nginx python3 python3-aiohttp python3-requests python3-redis ca-certificates
+# Debian's npm goes with Debian's nodejs alone; where there is another npm, its own is there as well.
+NPM := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest faketime spawn-fcgi \
-	openssl chromium chromium-driver spin
+	openssl chromium chromium-driver spin python3-authlib $(NPM)
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 
 .PHONY: all help run test bench unit fuzz lint format clean deps deps-run deps-test deps-bench programs fuzz-programs readme

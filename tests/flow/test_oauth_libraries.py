@@ -1,0 +1,73 @@
+"""Libraries for RFC 6749 that others wrote get the app's token unchanged: Debian's python3-authlib, and openid-client of
+npm, which is installed into build/npm as its lock file says, from the registry that npm is configured with."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from browser import RECORDER
+from clients import Client
+from conftest import running
+from stack import TREE, find_program
+
+BOB = Client("bob-1_Z")
+SOURCES = TREE / "tests" / "npm"
+INSTALLED = TREE / "build" / "npm"
+INSTALL_TIMEOUT_S = 300
+# Node 18 has it as an experiment, later ones always.
+CRYPTO = "--experimental-global-webcrypto"
+
+
+@pytest.fixture(scope="module")
+def stack():
+    with running(services=1, workers=1, settings={"SERVICE_CLIENTS": BOB.entry}) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def node():
+    """run(script, *arguments): what a script of tests/npm prints, as JSON."""
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    lock = (SOURCES / "package-lock.json").read_text()
+    done = INSTALLED / "installed-lock.json"
+    if not done.exists() or done.read_text() != lock:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(SOURCES / name, INSTALLED)
+        command = [find_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=INSTALLED, check=True, timeout=INSTALL_TIMEOUT_S, stdin=subprocess.DEVNULL)
+        done.write_text(lock)
+
+    def run(script, *arguments):
+        shutil.copy(SOURCES / script, INSTALLED)
+        done = subprocess.run([find_program("node"), CRYPTO, script, *arguments], cwd=INSTALLED, text=True, timeout=60,
+                              stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True)
+        return json.loads(done.stdout)
+    return run
+
+
+def endpoint(stack):
+    return stack.url + "/auth/api/token"
+
+
+def test_authlib_gets_the_app_token(stack):
+    # Debian's own library, whatever python runs the tests.
+    script = ("import json, sys; from authlib.integrations.requests_client import OAuth2Session; "
+              "url, name, secret = sys.argv[1:]; session = OAuth2Session(name, secret); session.trust_env = False; "
+              "print(json.dumps(session.fetch_token(url, grant_type='client_credentials')))")
+    done = subprocess.run(["/usr/bin/python3", "-c", script, endpoint(stack), BOB.name, BOB.secret], text=True,
+                          stdout=subprocess.PIPE, timeout=60, check=True)
+    token = json.loads(done.stdout)
+    assert token["access_token"] in stack.spotify.secrets("access_token") and token["token_type"] == "Bearer"
+
+
+def test_openid_client_gets_the_app_token(stack, node):
+    """It form-encodes "-" and "_" of name and secret, too, as RFC 6749 2.3.1 allows."""
+    token = node("app_token.mjs", endpoint(stack), BOB.name, BOB.secret)
+    assert token["access_token"] in stack.spotify.secrets("access_token") and 0 < token["expires_in"] <= 3600
+
+
+def test_openid_client_understands_the_refusal(stack, node):
+    refusal = node("app_token.mjs", endpoint(stack), BOB.name, "wrong")
+    assert refusal["status"] == 401 and refusal["challenges"][0]["scheme"] == "basic"

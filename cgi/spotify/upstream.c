@@ -60,6 +60,7 @@ struct transfer {
     bool is_post;
     bool is_sent;
     bool is_lost; /* curl wanted to send it again */
+    uint64_t send_by_ms;
     struct transfer *next;
     struct transfer **link; /* what points to this one */
 };
@@ -219,7 +220,8 @@ static size_t take_header(char *line, size_t size, size_t count, void *context)
 }
 
 /* CURLOPT_PREREQFUNCTION: the request is about to go out, or, when a kept connection broke before
- * an answer, to go out again. */
+ * an answer, to go out again. curl's own clock begins when it first looks at the call; a process
+ * that stood still before that must not send what its caller's lease no longer covers. */
 static int permit_request(void *context, char *remote_ip, char *local_ip, int remote_port,
                           int local_port)
 {
@@ -228,6 +230,9 @@ static int permit_request(void *context, char *remote_ip, char *local_ip, int re
     (void)local_ip;
     (void)remote_port;
     (void)local_port;
+    if (clock_mono_ms() > transfer->send_by_ms) {
+        return CURL_PREREQFUNC_ABORT;
+    }
     transfer->is_lost = transfer->is_post && transfer->is_sent;
     transfer->is_sent = true;
     return transfer->is_lost ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
@@ -396,6 +401,7 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
         return ERR_UPSTREAM_BUSY;
     }
     transfer.easy = take_handle(upstream);
+    transfer.send_by_ms = clock_mono_ms() + (uint64_t)call->timeout_ms;
     set_limits(upstream->settings, transfer.easy);
     set_request(upstream, transfer.easy, call);
     set_callbacks(&transfer);

@@ -116,11 +116,12 @@ def test_wrong_method_is_405_json_with_allow(stack, route, methods, allow):
 # nginx's own errors
 
 
-def test_service_down_is_502_json(make_stack):
+@pytest.mark.parametrize("route, status", [("session", 503), ("callback?code=c&state=s", 502)])
+def test_service_down_is_json_to_try_again_but_for_the_callback(make_stack, route, status):
     stack = make_stack()
     stack.services[0].stop()
-    answer = get(stack, "/auth/session")
-    assert assert_json_error(answer, 502)["error"] == "temporarily_unavailable"
+    answer = get(stack, "/auth/" + route)
+    assert assert_json_error(answer, status)["error"] == "temporarily_unavailable"
     assert answer[1]["retry-after"]
     stack.services[0].start()
 
@@ -256,7 +257,7 @@ def test_79_answers_over_https_say_to_use_nothing_else(over_tls, method, target,
 def test_79_nginx_says_so_while_the_service_is_down(over_tls):
     over_tls.services[0].stop()
     got, found, _ = get(over_tls, "/auth/session")
-    assert (got, found.get(HSTS)) == (502, "max-age=31536000")
+    assert (got, found.get(HSTS)) == (503, "max-age=31536000")
     over_tls.services[0].start()
 
 

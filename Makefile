@@ -5,6 +5,8 @@ CC := gcc
 PYTHON := /usr/bin/python3
 PORT ?= 8080
 FUZZ_SECONDS ?= 10
+MINUTES ?= 1
+export MINUTES
 
 STRICT := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wconversion -Werror
 HARDEN := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
@@ -29,8 +31,9 @@ NPM := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest faketime spawn-fcgi \
 	openssl chromium chromium-driver spin python3-authlib $(NPM)
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
+PACKAGES_FAULTS := python3-pytest faketime wrk
 
-.PHONY: all help run test bench unit fuzz lint format clean deps deps-run deps-test deps-bench programs fuzz-programs readme
+.PHONY: all help run test bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -40,6 +43,8 @@ help:
 	@echo "make run      start everything on http://127.0.0.1:$(PORT) (PORT and every setting from the environment)"
 	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
 	@echo "make bench    measure, print a table and write build/bench.md"
+	@echo "make test-faults  break things on purpose, print what it cost and write build/faults.md (SEED=n repeats a schedule)"
+	@echo "make soak     random faults under load for MINUTES (1), the same invariants (SEED=n)"
 	@echo "make format   let clang-format lay the C files out"
 	@echo "make readme   put the program's settings table into README.md"
 	@echo "make clean    remove build and .run"
@@ -52,6 +57,13 @@ test: deps-test
 
 bench: deps-bench all
 	@$(PYTHON) tests/bench/bench.py
+
+test-faults: deps-faults all
+	@$(PYTHON) -m pytest -q -p no:cacheprovider --tb=short tests/faults
+	@$(PYTHON) tests/faults/figures.py
+
+soak: deps-faults all
+	@$(PYTHON) tests/faults/soak.py
 
 format:
 	clang-format -i $(C_FILES)
@@ -98,6 +110,9 @@ build/promtool:
 
 deps-bench:
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_BENCH))
+
+deps-faults:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_FAULTS))
 
 # ---- building; tests/all.py calls these with other values of BUILD, CC and MODE ----
 

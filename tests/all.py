@@ -128,8 +128,9 @@ def fuzz():
 def flows():
     pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     stage("simulated Spotify", [*pytest, "tests/spotify"])
-    stage("flows, under sanitizers", [*pytest, "--durations=15", "tests/flow"],
-          SPOTIFY_AUTH=str(ROOT / "build" / "asan" / "spotify-auth"))
+    sanitized = {"SPOTIFY_AUTH": str(ROOT / "build" / "asan" / "spotify-auth")}
+    stage("flows, under sanitizers", [*pytest, "--durations=15", "tests/flow"], **sanitized)
+    stage("faults, under sanitizers", [*pytest, "-m", "not long", "tests/faults"], **sanitized)
 
 
 def main():

@@ -48,3 +48,20 @@ bool scope_includes(const char *granted, const char *wanted)
     }
     return true;
 }
+
+void scope_add(struct buf *out, const char *from, const char *only, const char *but)
+{
+    for (const char *p = from; *p;) {
+        size_t len = strcspn(p, " ");
+        bool wanted = len > 0 && (!only || has_token(only, p, len)) &&
+                      (!but || !has_token(but, p, len)) && !has_token(buf_str(out), p, len);
+        if (wanted && out->len > 0) {
+            buf_addc(out, ' ');
+        }
+        if (wanted) {
+            buf_add(out, p, len);
+        }
+        p += len;
+        p += strspn(p, " ");
+    }
+}

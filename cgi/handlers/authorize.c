@@ -1,9 +1,34 @@
 /* GET /authorize: begin a login (steps L1 to L5 of flows/login.h). */
 #include <string.h>
 
+#include "base/scope.h"
 #include "flows/login.h"
 #include "handlers/handlers.h"
 #include "http/cookie.h"
+
+/* What to ask for: the default; or ?scope= on top of what the browser's session was granted,
+ * because the new grant takes the place of the old one. ERR_STORE: that could not be found out. */
+static enum err find_scope(struct service *service, const char *wanted,
+                           const struct secret *previous, struct buf *out)
+{
+    const struct settings *settings = service->settings;
+    struct session session = {0};
+    if (!wanted) {
+        buf_adds(out, settings->scope);
+        return OK;
+    }
+    enum err err =
+        previous ? store_get_session(service->store, previous, STORE_LOOK, &session) : ERR_ABSENT;
+    if (err == ERR_STORE) {
+        return err;
+    }
+    if (err == OK) { /* an operator may have taken a scope out of use since */
+        scope_add(out, session.scope, settings->scope_allowed, NULL);
+        session_clear(&session);
+    }
+    scope_add(out, wanted, NULL, NULL);
+    return out->len <= SCOPE_MAX ? OK : ERR_INVALID_SCOPE;
+}
 
 enum err authorize_get(struct service *service, const struct request *request, struct reply *reply)
 {
@@ -11,6 +36,7 @@ enum err authorize_get(struct service *service, const struct request *request, s
     struct secret binding;
     struct secret previous;
     struct buf url = {0};
+    struct buf scope = {0};
     if (request_is_prefetch(request)) { /* nobody has clicked yet */
         return ERR_FORBIDDEN;
     }
@@ -24,15 +50,18 @@ enum err authorize_get(struct service *service, const struct request *request, s
         secret_new(&binding);
     }
     bool has_previous = cookie_get(request, settings, COOKIE_SESSION, &previous) == COOKIE_IS_GOOD;
+    enum err err = find_scope(service, request_param(request, "scope"),
+                              has_previous ? &previous : NULL, &scope);
     const char *return_to = request_param(request, "return_to");
-    const char *scope = request_param(request, "scope");
     const char *show_dialog = request_param(request, "show_dialog");
     struct login_wish wish = {.return_to = return_to ? return_to : settings->return_to,
-                              .scope = scope ? scope : settings->scope,
+                              .scope = buf_str(&scope),
                               .show_dialog = show_dialog && strcmp(show_dialog, "true") == 0,
                               .binding = &binding,
                               .previous = has_previous ? &previous : NULL};
-    enum err err = login_begin(service, &wish, &url);
+    if (err == OK) {
+        err = login_begin(service, &wish, &url);
+    }
     if (err == OK) {
         cookie_set(reply, settings, COOKIE_LOGIN, &binding);
         if (request_prefers_json(request)) {
@@ -46,5 +75,6 @@ enum err authorize_get(struct service *service, const struct request *request, s
     secret_wipe(&binding);
     secret_wipe(&previous);
     buf_clear(&url);
+    buf_clear(&scope);
     return err;
 }

@@ -16,6 +16,8 @@ static enum err give_token(struct service *service, const struct request *reques
     }
     const char *wanted = request_param(request, "scope");
     if (wanted && !scope_includes(session.scope, wanted)) {
+        /* /authorize adds what was granted; it would refuse what may not be asked for. */
+        scope_add(&reply->login_scope, wanted, service->settings->scope_allowed, session.scope);
         session_clear(&session);
         return ERR_INSUFFICIENT_SCOPE;
     }

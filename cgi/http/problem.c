@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "http/cookie.h"
+#include "http/query.h"
 
 /* Redis is back, or another took its place, within a moment. Spotify takes longer. */
 #define RETRY_AFTER_STORE_S 1
@@ -69,6 +70,20 @@ static bool needs_login(enum err err)
     return (err_status(err) == 401 && err != ERR_INVALID_CLIENT) || err == ERR_INSUFFICIENT_SCOPE;
 }
 
+/* Where to log in; for a scope that was not granted, so that the login asks for it. */
+static void add_login_url(struct json_writer *json, const struct settings *settings,
+                          const struct reply *reply)
+{
+    struct buf url = {0};
+    buf_adds(&url, settings->login_url);
+    if (reply->login_scope.len > 0) {
+        buf_addc(&url, '?');
+        query_add(&url, "scope", buf_str(&reply->login_scope));
+    }
+    json_add_string(json, "login_url", buf_str(&url));
+    buf_clear(&url);
+}
+
 static void write_json(struct reply *reply, const struct settings *settings, enum err err)
 {
     int status = err_status(err);
@@ -76,7 +91,7 @@ static void write_json(struct reply *reply, const struct settings *settings, enu
     json_add_string(&json, "error", err_word(err));
     json_add_string(&json, "error_description", err_text(err));
     if (needs_login(err)) {
-        json_add_string(&json, "login_url", settings->login_url);
+        add_login_url(&json, settings, reply);
     }
     json_close(&json);
 }

@@ -49,6 +49,7 @@ void reply_reset(struct reply *reply)
     reply->retry_after_s = 0;
     buf_reset(&reply->headers);
     buf_reset(&reply->body);
+    buf_reset(&reply->login_scope);
 }
 
 void reply_clear(struct reply *reply)
@@ -57,4 +58,5 @@ void reply_clear(struct reply *reply)
     reply->retry_after_s = 0;
     buf_clear(&reply->headers);
     buf_clear(&reply->body);
+    buf_clear(&reply->login_scope);
 }

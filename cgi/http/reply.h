@@ -9,7 +9,8 @@ struct reply {
     int status;
     struct buf headers; /* "Name: value\r\n" lines, without Status */
     struct buf body;
-    int retry_after_s; /* for a 503; 0: the default */
+    int retry_after_s;      /* for a 503; 0: the default */
+    struct buf login_scope; /* for insufficient_scope: what the login has to ask for */
 };
 
 /* Add a header. value must hold no control characters: one that does is left out and logged, so

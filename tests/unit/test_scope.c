@@ -49,11 +49,40 @@ static void test_includes(void **state)
     }
 }
 
+static void test_add(void **state)
+{
+    static const struct {
+        const char *before;
+        const char *from;
+        const char *only;
+        const char *but;
+        const char *want;
+    } cases[] = {
+        {"", "", NULL, NULL, ""},
+        {"", "a b", NULL, NULL, "a b"},
+        {"a b", "b c a c", NULL, NULL, "a b c"},
+        {"ab", "a b", NULL, NULL, "ab a b"},
+        {"", "a b c", "c a", NULL, "a c"},
+        {"", "a b c", NULL, "b", "a c"},
+        {"", "a b c", "a b", "b", "a"},
+        {"x", "a", "", NULL, "x"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct buf out = {0};
+        buf_adds(&out, cases[i].before);
+        scope_add(&out, cases[i].from, cases[i].only, cases[i].but);
+        assert_string_equal(buf_str(&out), cases[i].want);
+        buf_clear(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wellformed),
         cmocka_unit_test(test_includes),
+        cmocka_unit_test(test_add),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

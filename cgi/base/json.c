@@ -110,6 +110,25 @@ void json_open_member(struct json_writer *writer, const char *name)
     writer->comma = false;
 }
 
+void json_open_list(struct json_writer *writer, const char *name)
+{
+    add_name(writer, name);
+    buf_addc(writer->out, '[');
+    writer->comma = false;
+}
+
+void json_open_item(struct json_writer *writer)
+{
+    buf_adds(writer->out, writer->comma ? ",{" : "{");
+    writer->comma = false;
+}
+
+void json_close_list(struct json_writer *writer)
+{
+    buf_addc(writer->out, ']');
+    writer->comma = true;
+}
+
 void json_add_string(struct json_writer *writer, const char *name, const char *value)
 {
     add_name(writer, name);

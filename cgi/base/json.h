@@ -31,6 +31,10 @@ struct json_writer {
 void json_open(struct json_writer *writer, struct buf *out);         /* writes { */
 void json_close(struct json_writer *writer);                         /* writes } */
 void json_open_member(struct json_writer *writer, const char *name); /* "name":{ */
+/* A list of objects: "name":[ then for each { and json_close, then ] */
+void json_open_list(struct json_writer *writer, const char *name);
+void json_open_item(struct json_writer *writer);
+void json_close_list(struct json_writer *writer);
 void json_add_string(struct json_writer *writer, const char *name,
                      const char *value); /* NULL: null */
 void json_add_integer(struct json_writer *writer, const char *name, int64_t value);

@@ -44,6 +44,7 @@ void session_clear(struct session *session)
     xfree_secret(session->access_token);
     xfree_secret(session->refresh_token);
     xfree_secret(session->scope);
+    xfree_secret(session->agent);
     profile_clear(&session->profile);
     *session = (struct session){0};
 }
@@ -54,12 +55,19 @@ void app_token_clear(struct app_token *token)
     *token = (struct app_token){0};
 }
 
+void listing_clear(struct listing *listing)
+{
+    xfree_secret(listing->agent);
+    *listing = (struct listing){0};
+}
+
 void session_copy(const struct session *from, struct session *out)
 {
     *out = *from;
     out->access_token = xstrdup(from->access_token);
     out->refresh_token = xstrdup(from->refresh_token);
     out->scope = xstrdup(from->scope);
+    out->agent = xstrdup(from->agent);
     out->profile = (struct profile){
         .id = xstrdup(from->profile.id),
         .account_id = xstrdup(from->profile.account_id),

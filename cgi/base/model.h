@@ -14,6 +14,7 @@
 #define SCOPE_MAX 2048
 #define PROFILE_TEXT_MAX 1024
 #define RETURN_TO_MAX 2048
+#define AGENT_MAX 64
 
 /* What Spotify tells about a user (GET /v1/me). Each NULL where Spotify gave none. */
 struct profile {
@@ -61,6 +62,7 @@ struct session {
     int64_t authorized_at;    /* when the user agreed */
     int64_t suspect_since;    /* 0, or when Spotify first refused it (API.md 4.6) */
     int64_t suspect_tried_at; /* the last refusal */
+    char *agent; /* the browser that logged in, like "Firefox on Linux"; NULL: unknown */
     struct profile profile;
 };
 
@@ -71,12 +73,20 @@ struct app_token {
     int64_t expires_at;     /* unix seconds */
 };
 
+/* What a user's other sessions may know of one: an entry of the user's list. */
+struct listing {
+    int64_t begun_at; /* unix seconds */
+    int64_t used_at;
+    char *agent; /* as in the session */
+};
+
 void profile_clear(struct profile *profile);
 void tokens_clear(struct tokens *tokens);
 void login_clear(struct login *login);
 void login_outcome_clear(struct login_outcome *outcome);
 void session_clear(struct session *session);
 void app_token_clear(struct app_token *token);
+void listing_clear(struct listing *listing);
 
 /* Deep copy; out is overwritten, not cleared. */
 void session_copy(const struct session *from, struct session *out);

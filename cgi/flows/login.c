@@ -111,44 +111,48 @@ static enum err redeem(struct service *service, const char *code, const struct l
 
 /* C4 and C5 */
 static enum err open_session(struct service *service, const struct login *login,
-                             const struct tokens *tokens, struct secret *secret)
+                             const struct tokens *tokens, struct secret *secret,
+                             struct session *session)
 {
-    struct session session = {.authorized_at = clock_unix_s()};
-    session.scope =
+    session->authorized_at = clock_unix_s();
+    session->scope =
         xstrdup(login->scope); /* RFC 6749 5.1: as asked, where the answer does not say */
-    session_take_tokens(&session, tokens, session.authorized_at);
+    session_take_tokens(session, tokens, session->authorized_at);
     if (service->settings->profile &&
-        accounts_get_profile(&service->accounts, session.access_token, &session.profile) != OK) {
+        accounts_get_profile(&service->accounts, session->access_token, &session->profile) != OK) {
         log_warn("profile not read"); /* a login is good without it */
     }
     secret_new(secret);
-    enum err err = store_put_session(service->store, secret, &session);
+    enum err err = store_put_session(service->store, secret, session);
     if (err == OK) {
         metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
         metrics_observe_reauth(settings_authorization_life_s(service->settings));
     }
-    session_clear(&session);
     return err;
 }
 
 /* C3 to C6: the error word for return_to, NULL when the login was good. */
-static const char *log_in(struct service *service, const char *code, const struct login *login,
-                          struct login_outcome *out)
+static const char *log_in(struct service *service, const struct login_callback *callback,
+                          const struct login *login, struct login_outcome *out)
 {
     struct tokens tokens = {0};
-    enum err err = redeem(service, code, login, &tokens);
+    struct session session = {.agent = callback->agent[0] ? xstrdup(callback->agent) : NULL};
+    enum err err = redeem(service, callback->code, login, &tokens);
     if (err == OK) {
-        err = open_session(service, login, &tokens, &out->session);
+        err = open_session(service, login, &tokens, &out->session, &session);
         tokens_clear(&tokens);
     }
     if (err == OK) {
         out->has_session = true;
         metrics_count(METRIC_LOGINS, METRIC_LOGIN_SUCCESS);
-        if (store_replace_session(service->store, login->previous) != OK) { /* C6 */
+        if (store_replace_session(service->store, login->previous, &session) != OK) { /* C6 */
             log_warn("previous session not ended");
         } else if (login->previous[0]) {
             metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED);
         }
+    }
+    session_clear(&session);
+    if (err == OK) {
         return NULL;
     }
     log_warn("login failed", LOG_TEXT("reason", err_name(err)));
@@ -166,7 +170,7 @@ static void finish_taken(struct service *service, const struct login_callback *c
         error = strcmp(callback->error, "access_denied") == 0 ? "access_denied" : "server_error";
         metrics_count_word(METRIC_LOGINS, error);
     } else {
-        error = log_in(service, callback->code, login, out);
+        error = log_in(service, callback, login, out);
     }
     set_location(out, login->return_to, error);
     out->ended_at = clock_unix_s();

@@ -34,6 +34,7 @@ struct login_callback {
     const struct secret *binding;
     const char *code;  /* NULL: error is set (RFC 6749 4.1.2.1) */
     const char *error; /* NULL: code is set */
+    const char *agent; /* what kind of browser this is, for its user to see; "": unknown */
 };
 
 /* C2 to C6. OK: out->location is where the browser goes, whether the login was good

@@ -3,6 +3,7 @@
 #include "flows/login.h"
 #include "handlers/handlers.h"
 #include "http/cookie.h"
+#include "http/user_agent.h"
 
 enum err callback_get(struct service *service, const struct request *request, struct reply *reply)
 {
@@ -27,7 +28,9 @@ enum err callback_get(struct service *service, const struct request *request, st
         metrics_count(METRIC_LOGINS, METRIC_LOGIN_INVALID_STATE);
         return ERR_INVALID_STATE;
     }
-    struct login_callback callback = {&state, &binding, code, error};
+    char agent[USER_AGENT_MAX + 1];
+    user_agent_family(request_variable(request, "HTTP_USER_AGENT"), agent);
+    struct login_callback callback = {&state, &binding, code, error, agent};
     struct login_outcome outcome = {0};
     enum err err = login_finish(service, &callback, &outcome);
     if (err == OK) { /* C7 */

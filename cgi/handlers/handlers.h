@@ -15,6 +15,7 @@ handler_fn callback_get;   /* callback.c */
 handler_fn session_get;    /* session.c */
 handler_fn token_get;      /* token.c */
 handler_fn refresh_post;   /* token.c */
+handler_fn sessions_get;   /* sessions.c */
 handler_fn logout_post;    /* logout.c */
 handler_fn api_token_post; /* api_token.c */
 handler_fn verify_app_get; /* verify_app.c */

@@ -59,6 +59,13 @@ static const struct field session_fields[] = {
     {11, TEXT, offsetof(struct session, profile.display_name), OPTIONAL, PROFILE_TEXT_MAX},
     {12, TEXT, offsetof(struct session, profile.image_url), OPTIONAL, PROFILE_TEXT_MAX},
     {13, TEXT, offsetof(struct session, profile.product), OPTIONAL, PROFILE_TEXT_MAX},
+    {16, TEXT, offsetof(struct session, agent), OPTIONAL, AGENT_MAX},
+};
+
+static const struct field listing_fields[] = {
+    {1, TIME, offsetof(struct listing, begun_at), REQUIRED, 0},
+    {2, TIME, offsetof(struct listing, used_at), REQUIRED, 0},
+    {3, TEXT, offsetof(struct listing, agent), OPTIONAL, AGENT_MAX},
 };
 
 static const struct field app_token_fields[] = {
@@ -271,6 +278,22 @@ enum err record_parse_app_token(const char *text, size_t len, struct app_token *
     enum err err = parse(app_token_fields, COUNT(app_token_fields), text, len, out, &seen);
     if (err != OK) {
         app_token_clear(out);
+    }
+    return err;
+}
+
+void record_format_listing(const struct listing *listing, struct buf *out)
+{
+    format(listing_fields, COUNT(listing_fields), listing, out);
+}
+
+enum err record_parse_listing(const char *text, size_t len, struct listing *out)
+{
+    unsigned seen;
+    *out = (struct listing){0};
+    enum err err = parse(listing_fields, COUNT(listing_fields), text, len, out, &seen);
+    if (err != OK) {
+        listing_clear(out);
     }
     return err;
 }

@@ -11,11 +11,13 @@ void record_format_outcome(const struct login_outcome *outcome, struct buf *out)
  * associated data. */
 void record_format_session(const struct session *session, struct buf *out);
 void record_format_app_token(const struct app_token *token, struct buf *out);
+void record_format_listing(const struct listing *listing, struct buf *out);
 
 /* ERR_FORMAT when it is not such a record; out is all zero then. */
 enum err record_parse_login(const char *text, size_t len, struct login *out);
 enum err record_parse_outcome(const char *text, size_t len, struct login_outcome *out);
 enum err record_parse_session(const char *text, size_t len, struct session *out);
 enum err record_parse_app_token(const char *text, size_t len, struct app_token *out);
+enum err record_parse_listing(const char *text, size_t len, struct listing *out);
 
 #endif

@@ -11,11 +11,15 @@
  *                 for it: beside the key ring it is sealed under another hash of those two, so that
  *                 Redis alone, or with the key ring, opens nothing
  *   user:{h}      sorted set: names of a user's sessions, scored by when they end at the latest
+ *   shown:{h}     hash: for each of these names what the user's other sessions may show of it
  *   verdicts:{all}:renewed:{m}, verdicts:{all}:refused:{m}
- *                 HyperLogLogs: names of the sessions whose renewals ended so in minute m of unix
- * time backoff       string: unix ms until which Spotify asked not to be called All functions wait,
- * so they run in a fiber only; all give ERR_STORE when Redis was not reached in time, which says
- * nothing about the record. */
+ *                 HyperLogLogs: names of the sessions whose renewals ended so in unix minute m
+ *   backoff       string: unix ms until which Spotify asked not to be called
+ * An entry of shown:{h} cannot be sealed under one browser's secret, since any session of the same
+ * user has to open it: it is sealed under the key ring and a hash of the user. It tells when a
+ * session began, was last used and by what kind of browser, and opens nothing.
+ * All functions wait, so they run in a fiber only; all give ERR_STORE when Redis was not reached in
+ * time, which says nothing about the record. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -87,12 +91,37 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
 enum err store_end_session(struct store *store, const struct secret *secret,
                            const struct session *session);
 
-/* C6: end a session by its name because the same browser has logged in anew. "" does nothing. */
-enum err store_replace_session(struct store *store, const char *name);
+/* C6: end a session by its name because the same browser has logged in anew, with the session by.
+ * "" does nothing. */
+enum err store_replace_session(struct store *store, const char *name, const struct session *by);
 
 /* End all sessions of the user this session belongs to, itself included. */
 enum err store_end_user_sessions(struct store *store, const struct secret *secret,
                                  const struct session *session);
+
+/* A user's sessions, newest first, as they may be shown to any of them. id is safe to show: it
+ * opens nothing, and is no part of a key's name. */
+#define LISTED_ID_LEN 22
+#define LISTED_MAX 64
+struct listed_session {
+    char name[SECRET_NAME_LEN + 1];
+    char id[LISTED_ID_LEN + 1];
+    bool is_current;
+    struct listing listing; /* all zero where its entry does not open here */
+};
+struct session_list {
+    struct listed_session *items; /* owned */
+    size_t count;
+};
+void session_list_clear(struct session_list *list);
+
+/* The sessions of the user this session belongs to: itself always, LISTED_MAX others at most. */
+enum err store_list_sessions(struct store *store, const struct secret *secret,
+                             const struct session *session, struct session_list *out);
+
+/* End one that store_list_sessions gave for this session. OK also when it has ended meanwhile. */
+enum err store_end_listed_session(struct store *store, const struct session *session,
+                                  const struct listed_session *listed);
 
 /* A renewal's lease: who may call Spotify for this session. All zero before the first take. */
 #define LEASE_OWNER_LEN 22

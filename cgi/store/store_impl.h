@@ -65,6 +65,23 @@ enum err store_open_session(const struct store *store, const struct secret *secr
 int64_t store_session_end_ms(const struct store *store, const struct session *session,
                              int64_t now_ms);
 
+/* A hash of the user this session belongs to, for one purpose. False without a user. */
+bool store_user_name(const struct store *store, const struct session *session, const char *purpose,
+                     char out[static SECRET_NAME_LEN + 1]);
+
+/* Append the key of that kind ("user", "shown") of the user this session belongs to. False without
+ * a user: then there is nothing to find sessions by. */
+bool store_user_key(const struct store *store, const struct session *session, const char *kind,
+                    struct buf *out);
+
+/* A session's entry in its user's list, sealed for any session of that user; appended to out. shown
+ * is the list's key. */
+void store_seal_listing(const struct store *store, const struct buf *shown, const char *name,
+                        const struct session *session, struct buf *out);
+
+/* Note, for its user's list, that this session is used now. Not waited for. */
+void store_note_use(const struct store *store, const char *name, const struct session *session);
+
 /* Take a session's name from its user's others. Not waited for: a name left over ends by itself. */
 void store_forget_name(const struct store *store, const char *name, const struct session *session);
 

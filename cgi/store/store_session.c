@@ -132,8 +132,8 @@ static struct store_slide *find_slide(struct store *store, const struct secret *
 }
 
 /* R1: let the idle time begin anew, unless this worker did so a moment ago. Not waited for. */
-static void slide(struct store *store, const struct secret *secret, const struct buf *key,
-                  const struct session *session)
+static void slide(struct store *store, const struct secret *secret, const char *name,
+                  const struct buf *key, const struct session *session)
 {
     int64_t now_ms = clock_unix_ms();
     int64_t end_ms = store_session_end_ms(store, session, now_ms);
@@ -148,6 +148,7 @@ static void slide(struct store *store, const struct secret *secret, const struct
     struct store_number end = store_number(end_ms);
     const struct redis_arg args[] = {REDIS_TEXT("PEXPIREAT"), REDIS_BUF(key), REDIS_TEXT(end.text)};
     redis_send(store->redis, args, 3);
+    store_note_use(store, name, session);
 }
 
 /* Why there is no session: only the browser of an ended one may lose its cookie. Asked again in one
@@ -194,7 +195,7 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
         err = store_open_session(store, secret, &key, &value.text, out);
     }
     if (!err && use == STORE_USE) {
-        slide(store, secret, &key, out);
+        slide(store, secret, name, &key, out);
     }
     redis_value_clear(&value);
     buf_clear(&key);
@@ -217,7 +218,7 @@ enum err store_end_session(struct store *store, const struct secret *secret,
     return err;
 }
 
-enum err store_replace_session(struct store *store, const char *name)
+enum err store_replace_session(struct store *store, const char *name, const struct session *by)
 {
     if (!name[0]) {
         return OK;
@@ -232,6 +233,9 @@ enum err store_replace_session(struct store *store, const char *name)
                                      REDIS_TEXT("PX"),  REDIS_TEXT(life.text), REDIS_TEXT("DEL"),
                                      REDIS_BUF(&key)};
     enum err err = redis_pipeline(store->redis, args, counts, 2, NULL);
+    if (!err) { /* where it was another user's, that list leaves out what has ended */
+        store_forget_name(store, name, by);
+    }
     buf_clear(&key);
     buf_clear(&replaced);
     return err;

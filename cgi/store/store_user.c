@@ -1,6 +1,6 @@
 /* A user's sessions: a new one is stored together with its name in a sorted set, so that all of
- * them can be ended at once. The set's own name is a hash of the user at this client, and says
- * nothing about who that is. */
+ * them can be ended at once. What a user may see of them is store_list.c's. The set's own name is a
+ * hash of the user at this client, and says nothing about who that is. */
 #include <string.h>
 
 #include "base/clock.h"
@@ -10,24 +10,46 @@
 #define NAMES_AT_ONCE 32
 #define ROUNDS_MAX 10000
 
-/* The key of the user's set. False without a user: then there is nothing to find sessions by. */
-static bool user_key(const struct store *store, const struct session *session, struct buf *out)
+bool store_user_name(const struct store *store, const struct session *session, const char *purpose,
+                     char out[static SECRET_NAME_LEN + 1])
 {
     const struct profile *profile = &session->profile;
     const char *user = profile->account_id ? profile->account_id : profile->id;
     if (!user) {
         return false;
     }
-    char name[SECRET_NAME_LEN + 1];
     struct buf text = {0};
     buf_adds(&text, store->settings->client_id);
     buf_addc(&text, '\n');
     buf_adds(&text, user);
-    secret_name("user", text.data, text.len, name);
-    store_key(store, "user", name, out);
+    secret_name(purpose, text.data, text.len, out);
     buf_clear(&text);
     return true;
 }
+
+bool store_user_key(const struct store *store, const struct session *session, const char *kind,
+                    struct buf *out)
+{
+    char name[SECRET_NAME_LEN + 1];
+    bool has_user = store_user_name(store, session, "user", name);
+    if (has_user) {
+        store_key(store, kind, name, out);
+    }
+    return has_user;
+}
+
+/* Add a session's name, forget those that must have ended by now. It is sent whole, so that it can
+ * go in one round trip with the session. KEYS: user, shown. ARGV: name, when it ends at the latest,
+ * now (both unix seconds), its entry in the list. */
+static const char add_script[] =
+    "for _, ended in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])) do "
+    "  redis.call('HDEL', KEYS[2], ended) "
+    "end "
+    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3]) "
+    "redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1]) "
+    "redis.call('HSET', KEYS[2], ARGV[1], ARGV[4]) "
+    "redis.call('EXPIREAT', KEYS[1], ARGV[2]) "
+    "redis.call('EXPIREAT', KEYS[2], ARGV[2])";
 
 /* The set before the session: a name without a session is harmless, a session that cannot be found
  * is not. */
@@ -35,7 +57,7 @@ enum err store_put_session(struct store *store, const struct secret *secret,
                            const struct session *session)
 {
     char name[SECRET_NAME_LEN + 1];
-    struct buf key = {0}, user = {0}, value = {0};
+    struct buf key = {0}, user = {0}, shown = {0}, entry = {0}, value = {0};
     int64_t now_ms = clock_unix_ms();
     int64_t left_ms = store_session_end_ms(store, session, now_ms) - now_ms;
     int64_t last_end_s = session->authorized_at + store->settings->session_max_age_s;
@@ -45,57 +67,60 @@ enum err store_put_session(struct store *store, const struct secret *secret,
     session_name(secret, name);
     store_key(store, "session", name, &key);
     store_seal_session(store, secret, &key, session, &value);
-    bool has_user = user_key(store, session, &user);
+    bool has_user = store_user_key(store, session, "user", &user) &&
+                    store_user_key(store, session, "shown", &shown);
+    if (has_user) {
+        store_seal_listing(store, &shown, name, session, &entry);
+    }
     /* clang-format off: one command a line */
     const struct redis_arg args[] = {
-        REDIS_TEXT("ZADD"),
-        REDIS_BUF(&user),
-        REDIS_TEXT(last_end.text),
-        REDIS_TEXT(name),
-        REDIS_TEXT("ZREMRANGEBYSCORE"),
-        REDIS_BUF(&user),
-        REDIS_TEXT("-inf"),
-        REDIS_TEXT(now.text),
-        REDIS_TEXT("EXPIREAT"),
-        REDIS_BUF(&user),
-        REDIS_TEXT(last_end.text),
-        REDIS_TEXT("SET"),
-        REDIS_BUF(&key),
-        REDIS_BUF(&value),
-        REDIS_TEXT("PX"),
-        REDIS_TEXT(left.text),
+        REDIS_TEXT("EVAL"), REDIS_TEXT(add_script), REDIS_TEXT("2"),           REDIS_BUF(&user),
+        REDIS_BUF(&shown),  REDIS_TEXT(name),       REDIS_TEXT(last_end.text), REDIS_TEXT(now.text),
+        REDIS_BUF(&entry),  REDIS_TEXT("SET"),      REDIS_BUF(&key),           REDIS_BUF(&value),
+        REDIS_TEXT("PX"),   REDIS_TEXT(left.text),
     };
     /* clang-format on */
-    static const size_t counts[] = {4, 4, 3, 5};
-    enum err err = has_user ? redis_pipeline(store->redis, args, counts, 4, NULL)
-                            : redis_command(store->redis, args + 11, counts[3], NULL);
+    static const size_t counts[] = {9, 5};
+    enum err err = has_user ? redis_pipeline(store->redis, args, counts, 2, NULL)
+                            : redis_command(store->redis, args + counts[0], counts[1], NULL);
     buf_clear(&key);
     buf_clear(&user);
+    buf_clear(&shown);
+    buf_clear(&entry);
     buf_clear(&value);
     return err;
 }
 
 void store_forget_name(const struct store *store, const char *name, const struct session *session)
 {
-    struct buf user = {0};
-    if (user_key(store, session, &user)) {
-        const struct redis_arg args[] = {REDIS_TEXT("ZREM"), REDIS_BUF(&user), REDIS_TEXT(name)};
-        redis_send(store->redis, args, 3);
+    struct buf user = {0}, shown = {0};
+    if (store_user_key(store, session, "user", &user) &&
+        store_user_key(store, session, "shown", &shown)) {
+        const struct redis_arg from_set[] = {REDIS_TEXT("ZREM"), REDIS_BUF(&user),
+                                             REDIS_TEXT(name)};
+        const struct redis_arg from_list[] = {REDIS_TEXT("HDEL"), REDIS_BUF(&shown),
+                                              REDIS_TEXT(name)};
+        redis_send(store->redis, from_set, 3);
+        redis_send(store->redis, from_list, 3);
     }
     buf_clear(&user);
+    buf_clear(&shown);
 }
 
-/* End the sessions of these names, and take the names from the set. One DEL for each, since in a
- * Cluster they live in different places. */
-static enum err end_named(struct store *store, const struct buf *user,
+/* End the sessions of these names, and take the names from set and list. One DEL for each, since in
+ * a Cluster they live in different places. */
+static enum err end_named(struct store *store, const struct buf *user, const struct buf *shown,
                           const struct redis_value *names)
 {
     struct buf keys[NAMES_AT_ONCE] = {0};
-    struct redis_arg args[NAMES_AT_ONCE * 3 + 2];
-    size_t counts[NAMES_AT_ONCE + 1];
+    struct redis_arg args[NAMES_AT_ONCE * 4 + 4];
+    size_t counts[NAMES_AT_ONCE + 2];
     size_t count = names->item_count;
-    struct redis_arg *forget = args + count * 2;
-    struct redis_value answers[NAMES_AT_ONCE + 1];
+    struct redis_arg *hide = args + count * 2;
+    struct redis_arg *forget = hide + count + 2;
+    struct redis_value answers[NAMES_AT_ONCE + 2];
+    hide[0] = REDIS_TEXT("HDEL");
+    hide[1] = REDIS_BUF(shown);
     forget[0] = REDIS_TEXT("ZREM");
     forget[1] = REDIS_BUF(user);
     for (size_t i = 0; i < count; i++) {
@@ -104,10 +129,12 @@ static enum err end_named(struct store *store, const struct buf *user,
         args[i * 2] = REDIS_TEXT("DEL");
         args[i * 2 + 1] = REDIS_BUF(&keys[i]);
         counts[i] = 2;
+        hide[i + 2] = REDIS_BUF(name);
         forget[i + 2] = REDIS_BUF(name);
     }
     counts[count] = count + 2;
-    enum err err = redis_pipeline(store->redis, args, counts, count + 1, answers);
+    counts[count + 1] = count + 2;
+    enum err err = redis_pipeline(store->redis, args, counts, count + 2, answers);
     for (size_t i = 0; i < count; i++) {
         if (err == OK) { /* 1 or 0: a name may outlive its session */
             metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL, answers[i].integer);
@@ -118,7 +145,7 @@ static enum err end_named(struct store *store, const struct buf *user,
 }
 
 /* A session that a login adds meanwhile is either ended, too, or keeps its name in the set. */
-static enum err end_all_named(struct store *store, const struct buf *user)
+static enum err end_all_named(struct store *store, const struct buf *user, const struct buf *shown)
 {
     struct store_number last = store_number(NAMES_AT_ONCE - 1);
     for (int i = 0; i < ROUNDS_MAX; i++) {
@@ -128,7 +155,7 @@ static enum err end_all_named(struct store *store, const struct buf *user)
         enum err err = redis_command(store->redis, args, 4, &names);
         size_t count = names.item_count;
         if (!err && count > 0) {
-            err = end_named(store, user, &names);
+            err = end_named(store, user, shown, &names);
         }
         redis_value_clear(&names);
         if (err || count == 0) {
@@ -141,10 +168,11 @@ static enum err end_all_named(struct store *store, const struct buf *user)
 enum err store_end_user_sessions(struct store *store, const struct secret *secret,
                                  const struct session *session)
 {
-    struct buf user = {0};
+    struct buf user = {0}, shown = {0};
     enum err err = OK;
-    if (user_key(store, session, &user)) {
-        err = end_all_named(store, &user);
+    if (store_user_key(store, session, "user", &user) &&
+        store_user_key(store, session, "shown", &shown)) {
+        err = end_all_named(store, &user, &shown);
     } else {
         metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL);
     }
@@ -152,5 +180,6 @@ enum err store_end_user_sessions(struct store *store, const struct secret *secre
         err = store_end_session(store, secret, session);
     }
     buf_clear(&user);
+    buf_clear(&shown);
     return err;
 }

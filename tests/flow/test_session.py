@@ -333,7 +333,7 @@ def test_a_wrong_method_is_405_with_allow(stack, browser, method, route, allowed
     assert method == "HEAD" or isinstance(answer.json()["error"], str)
 
 
-@pytest.mark.parametrize("path", ["/", "/sessions", "/session/x", "/SESSION", "/token/", "/.error/404"])
+@pytest.mark.parametrize("path", ["/", "/sessions/", "/session/x", "/SESSION", "/token/", "/.error/404"])
 def test_an_unknown_path_is_404_json(stack, browser, path):
     answer = browser.fetch("GET", path)
     assert answer.status_code == 404

@@ -175,6 +175,30 @@ static void strings_are_safe_anywhere(void **state)
     }
 }
 
+static void lists_hold_objects(void **state)
+{
+    (void)state;
+    struct buf out = {0};
+    struct json_writer json;
+    json_open(&json, &out);
+    json_open_list(&json, "none");
+    json_close_list(&json);
+    json_open_list(&json, "two");
+    for (int64_t i = 1; i <= 2; i++) {
+        json_open_item(&json);
+        json_add_integer(&json, "n", i);
+        json_add_string(&json, "s", NULL);
+        json_close(&json);
+    }
+    json_close_list(&json);
+    json_add_bool(&json, "after", true);
+    json_close(&json);
+    assert_string_equal(
+        buf_str(&out),
+        "{\"none\":[],\"two\":[{\"n\":1,\"s\":null},{\"n\":2,\"s\":null}],\"after\":true}");
+    buf_clear(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +208,7 @@ int main(void)
         cmocka_unit_test(members_have_types),
         cmocka_unit_test(members_come_in_order),
         cmocka_unit_test(strings_are_safe_anywhere),
+        cmocka_unit_test(lists_hold_objects),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -269,6 +269,26 @@ static void an_app_token_reads_back(void **state)
     buf_clear(&text);
 }
 
+static void a_listing_reads_back(void **state)
+{
+    (void)state;
+    struct listing listings[] = {{1, 2, xstrdup("Firefox on Linux")}, {0, 1769900000, NULL}};
+    for (size_t i = 0; i < 2; i++) {
+        struct buf text = {0};
+        struct listing back;
+        record_format_listing(&listings[i], &text);
+        assert_int_equal(record_parse_listing(text.data, text.len, &back), OK);
+        assert_int_equal(back.begun_at, listings[i].begun_at);
+        assert_int_equal(back.used_at, listings[i].used_at);
+        same(back.agent, listings[i].agent);
+        assert_int_equal(record_parse_listing(text.data, text.len - 1, &back), ERR_FORMAT);
+        assert_null(back.agent);
+        listing_clear(&back);
+        listing_clear(&listings[i]);
+        buf_clear(&text);
+    }
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -288,6 +308,7 @@ int main(void)
         cmocka_unit_test(an_outcome_reads_back),
         cmocka_unit_test(what_is_no_outcome_is_refused),
         cmocka_unit_test(an_app_token_reads_back),
+        cmocka_unit_test(a_listing_reads_back),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -420,9 +420,9 @@ static void body_replace(void *argument)
     struct lease lease = {0};
     char name[SECRET_NAME_LEN + 1], key[128];
     session_name(&secret, name);
-    CHECK(store_replace_session(store, "") == OK);
+    CHECK(store_replace_session(store, "", &session) == OK);
     CHECK(get_and_forget(&secret) == OK);
-    CHECK(store_replace_session(store, name) == OK);
+    CHECK(store_replace_session(store, name, &session) == OK);
     CHECK(get_and_forget(&secret) == ERR_REPLACED);
     CHECK(store_take_lease(store, &secret, 1, 1000, &lease, &found) == ERR_REPLACED);
     find_key("test:replaced:*", key);
@@ -456,7 +456,7 @@ static void body_end_user(void *argument)
         CHECK(get_and_forget(&secrets[i]) == ERR_ABSENT);
     }
     CHECK(get_and_forget(&other) == OK);
-    CHECK(count_keys("*") == 2);
+    CHECK(count_keys("*") == 3); /* the session, and its user's set and list */
 
     /* Nobody knows whose it is: it alone ends. */
     struct session anonymous = new_session(NULL);
@@ -473,6 +473,115 @@ static void test_all_sessions_of_a_user_end(void **state)
 {
     (void)state;
     run_body(body_end_user, NULL);
+}
+
+static size_t count_listed(const struct secret *secret, const struct session *session)
+{
+    struct session_list list = {0};
+    CHECK(store_list_sessions(store, secret, session, &list) == OK);
+    size_t count = list.count;
+    session_list_clear(&list);
+    return count;
+}
+
+static void body_list(void *argument)
+{
+    (void)argument;
+    struct secret first, second, foreign, nobody;
+    struct session a = new_session(USER), b = new_session(USER), c = new_session("somebody-else");
+    struct session d = new_session(NULL);
+    a.agent = xstrdup("Firefox on Linux");
+    b.authorized_at -= 50;
+    secret_new(&first);
+    secret_new(&second);
+    secret_new(&foreign);
+    secret_new(&nobody);
+    CHECK(store_put_session(store, &first, &a) == OK);
+    CHECK(store_put_session(store, &second, &b) == OK);
+    CHECK(store_put_session(store, &foreign, &c) == OK);
+    CHECK(store_put_session(store, &nobody, &d) == OK);
+    CHECK(count_listed(&foreign, &c) == 1 && count_listed(&nobody, &d) == 1);
+
+    /* The asking one first, then what the other's entry says. */
+    struct session_list list = {0};
+    CHECK(store_list_sessions(store, &second, &b, &list) == OK);
+    CHECK(list.count == 2 && list.items[0].is_current && !list.items[1].is_current);
+    CHECK(list.items[0].listing.begun_at == b.authorized_at && !list.items[0].listing.agent);
+    CHECK(list.items[1].listing.begun_at == a.authorized_at);
+    CHECK(strcmp(list.items[1].listing.agent, "Firefox on Linux") == 0);
+    CHECK(strlen(list.items[1].id) == LISTED_ID_LEN &&
+          !strstr(list.items[1].name, list.items[1].id));
+
+    /* Entries do not open elsewhere: at another session's place, or under another key. */
+    char shown[128];
+    struct redis_value keys = ask("KEYS", "test:shown:*", NULL);
+    CHECK(keys.item_count == 2);
+    redis_value_clear(&keys);
+    CHECK(store_end_user_sessions(store, &foreign, &c) == OK);
+    find_key("test:shown:*", shown);
+    struct redis_value entry = ask("HGET", shown, list.items[0].name);
+    const struct redis_arg swap[] = {REDIS_TEXT("HSET"), REDIS_TEXT(shown),
+                                     REDIS_TEXT(list.items[1].name), REDIS_BUF(&entry.text)};
+    CHECK(redis_command(redis, swap, 4, NULL) == OK);
+    redis_value_clear(&entry);
+    session_list_clear(&list);
+    CHECK(store_list_sessions(store, &second, &b, &list) == OK);
+    CHECK(list.count == 2 && list.items[1].listing.begun_at == 0 && !list.items[1].listing.agent);
+
+    /* One that has ended is not shown, and its name and entry go. */
+    CHECK(store_end_listed_session(store, &b, &list.items[1]) == OK);
+    CHECK(get_and_forget(&first) == ERR_ABSENT);
+    CHECK(count_listed(&second, &b) == 1 && ask_integer("HLEN", shown, NULL) == 1);
+    CHECK(store_replace_session(store, list.items[0].name, &b) == OK);
+    CHECK(store_ping(store, &trouble) == OK && count_keys("test:shown:*") == 0);
+    CHECK(count_keys("test:user:*") == 0);
+    session_list_clear(&list);
+    session_clear(&a);
+    session_clear(&b);
+    session_clear(&c);
+    session_clear(&d);
+}
+
+static void test_a_users_sessions_are_listed_for_each_of_them(void **state)
+{
+    (void)state;
+    run_body(body_list, NULL);
+}
+
+/* The entry is written anew when the idle time begins anew, but not for one that was taken out. */
+static void body_list_use(void *argument)
+{
+    (void)argument;
+    struct secret secrets[2];
+    struct session sessions[2] = {begin_session(&secrets[0]), begin_session(&secrets[1])};
+    struct session_list list = {0};
+    char name[SECRET_NAME_LEN + 1], shown[128];
+    settings.session_idle_ttl_s = 6; /* so that each use counts that is 100 ms after another */
+    session_name(&secrets[0], name);
+    find_key("test:shown:*", shown);
+    ask_integer("HDEL", shown, name);
+    fiber_sleep(150);
+    CHECK(get_and_forget(&secrets[0]) == OK);
+    CHECK(store_list_sessions(store, &secrets[1], &sessions[1], &list) == OK);
+    CHECK(list.count == 2 && clock_unix_s() - list.items[1].listing.used_at <= 1);
+    session_list_clear(&list);
+    find_key("test:user:*", shown);
+    ask_integer("ZREM", shown, name);
+    fiber_sleep(150);
+    CHECK(get_and_forget(&secrets[0]) == OK);
+    find_key("test:shown:*", shown);
+    ask_integer("HDEL", shown, name);
+    fiber_sleep(150);
+    CHECK(get_and_forget(&secrets[0]) == OK);
+    CHECK(ask_integer("HEXISTS", shown, name) == 0);
+    session_clear(&sessions[0]);
+    session_clear(&sessions[1]);
+}
+
+static void test_the_list_follows_the_use_of_a_session(void **state)
+{
+    (void)state;
+    run_body(body_list_use, NULL);
 }
 
 static enum err take_lease(const struct secret *secret, uint64_t seen, int64_t lease_ms,
@@ -686,7 +795,7 @@ static void body_away(void *argument)
     CHECK(take_lease(&secret, 1, 1000, &lease) == ERR_STORE);
     CHECK(store_commit_session(store, &secret, &lease, 1, &session) == ERR_STORE);
     CHECK(store_end_session(store, &secret, &session) == ERR_STORE);
-    CHECK(store_replace_session(store, "name") == ERR_STORE);
+    CHECK(store_replace_session(store, "name", &session) == ERR_STORE);
     CHECK(store_end_user_sessions(store, &secret, &session) == ERR_STORE);
     CHECK(store_get_backoff(store, &until_ms) == ERR_STORE);
     settings.store_timeout_ms = 500;
@@ -779,6 +888,8 @@ int main(void)
         TEST(test_record_under_an_unknown_key_is_not_absent),
         TEST(test_replaced_is_told_from_absent),
         TEST(test_all_sessions_of_a_user_end),
+        TEST(test_a_users_sessions_are_listed_for_each_of_them),
+        TEST(test_the_list_follows_the_use_of_a_session),
         TEST(test_lease_fences_late_writers),
         TEST(test_lease_that_ran_out),
         TEST(test_refused_session_ends_if_unchanged),

@@ -227,7 +227,9 @@ def run(stopped):
         cleanup.callback(log.copy)
         keep(service)
         service.start()
-        nginx = stack.Nginx(KEPT / "nginx", [service.nginx_address], f"127.0.0.1:{port}")
+        api_url = value_of(settings, "SPOTIFY_API_URL") if is_given(settings, "SPOTIFY_API_URL") else stack.API_URL
+        api_ca = value_of(settings, "UPSTREAM_CA_FILE") if is_given(settings, "UPSTREAM_CA_FILE") else None
+        nginx = stack.Nginx(KEPT / "nginx", [service.nginx_address], f"127.0.0.1:{port}", api_url=api_url, api_ca=api_ca)
         keep(nginx)
         nginx.start()
 

@@ -25,12 +25,15 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 
 import redis as redis_client
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 40
+API_URL = "https://api.spotify.com"
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 SANITIZER_REPORTS = ("ERROR: AddressSanitizer", "runtime error:", "LeakSanitizer")
 SANITIZER_SETTINGS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "ASAN_SYMBOLIZER_PATH")
 
@@ -350,7 +353,7 @@ class Service(Process):
 class Nginx(Process):
     """nginx with our configuration, before one or several service processes."""
 
-    def __init__(self, directory, addresses, listen, workers=1, connections=16384):
+    def __init__(self, directory, addresses, listen, workers=1, connections=16384, api_url=API_URL, api_ca=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.listen = listen
@@ -364,12 +367,32 @@ class Nginx(Process):
             "dir": self.directory,
             "files": TREE / "nginx",
             "listen": listen,
+            "api_file": TREE / "nginx" / "spotify-api.conf",
             # A service that was stopped and started again is to be asked at once.
             "servers": "\n        ".join(f"server {to} max_fails=0;" for to in addresses),
         }
+        self.api_ca = api_ca
+        self.ask_api(api_url)
         super().__init__("nginx", self.directory / "error.log")
 
+    def ask_api(self, url):
+        """Where Spotify's Web API is, from the next start on."""
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        address = f"{parts.netloc.removesuffix(f':{parts.port}')}:{port}"
+        try:
+            socket.getaddrinfo(parts.hostname, port)
+        except OSError:
+            # nginx would not start. Away from the net the rest is to work; here nobody listens.
+            address = "127.0.0.1:9"
+        self.values.update(api_scheme=parts.scheme, api_host=parts.hostname, api_address=address)
+
     def write_config(self):
+        if self.api_ca:
+            self.values["api_file"] = self.directory / "spotify-api.conf"
+            text = (TREE / "nginx" / "spotify-api.conf").read_text()
+            assert CA_FILE in text
+            self.values["api_file"].write_text(text.replace(CA_FILE, str(self.api_ca)))
         text = (TREE / "nginx" / "nginx.conf").read_text()
         for name, value in self.values.items():
             text = text.replace(f"@{name}@", str(value))
@@ -476,6 +499,7 @@ class Stack:
                 self._own.append(service)
                 service.start(self.start_ready)
             self._own.append(self.nginx)
+            self.nginx.ask_api(self.services[0].settings["SPOTIFY_API_URL"] if self.services else self.spotify.url)
             self.nginx.start()
         except BaseException:
             with contextlib.suppress(Exception):

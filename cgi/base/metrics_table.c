@@ -13,6 +13,7 @@ static const char *const routes[METRIC_ROUTE__MAX] = {
     [METRIC_ROUTE_CALLBACK] = "/callback",   [METRIC_ROUTE_SESSION] = "/session",
     [METRIC_ROUTE_TOKEN] = "/token",         [METRIC_ROUTE_REFRESH] = "/refresh",
     [METRIC_ROUTE_API_TOKEN] = "/api/token", [METRIC_ROUTE_VERIFY_APP] = "/verify/app",
+    [METRIC_ROUTE_VERIFY] = "/verify",       [METRIC_ROUTE_PREFLIGHT] = "/verify/preflight",
     [METRIC_ROUTE_SESSIONS] = "/sessions",   [METRIC_ROUTE_LOGOUT] = "/logout",
     [METRIC_ROUTE_HEALTHZ] = "/healthz",     [METRIC_ROUTE_READYZ] = "/readyz",
     [METRIC_ROUTE_METRICS] = "/metrics",

@@ -69,6 +69,14 @@ static enum err check_switch(const struct settings *settings, const char *value)
     return strcmp(value, "true") == 0 || strcmp(value, "false") == 0 ? OK : ERR_INVALID_REQUEST;
 }
 
+/* What nginx wants to know of the request in hand: "script" that a frontend of ours sent it, as the
+ * browser routes demand it; "site" only that it is no foreign page's. */
+static enum err check_caller(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    return strcmp(value, "script") == 0 || strcmp(value, "site") == 0 ? OK : ERR_INVALID_REQUEST;
+}
+
 static enum err check_state(const struct settings *settings, const char *value)
 {
     (void)settings;
@@ -131,7 +139,17 @@ static const struct route routes[] = {
       {"scope", SCOPE_MAX, check_scope},
       {"client_id", 512, check_visible},
       {"client_secret", 512, check_visible}}},
-    {"/verify/app", ROUTE_VERIFY, verify_app_get, NULL, {{"renew", 5, check_switch}}},
+    {"/verify/app",
+     ROUTE_CORS | ROUTE_VERIFY,
+     verify_app_get,
+     NULL,
+     {{"caller", 8, check_caller}, {"renew", 5, check_switch}}},
+    {"/verify",
+     ROUTE_CORS | ROUTE_VERIFY,
+     verify_get,
+     NULL,
+     {{"caller", 8, check_caller}, {"renew", 5, check_switch}}},
+    {"/verify/preflight", ROUTE_CORS, NULL, NULL, {{0}}},
     {"/healthz", 0, healthz_get, NULL, {{0}}},
     {"/readyz", 0, readyz_get, NULL, {{0}}},
     {"/metrics", 0, metrics_get, NULL, {{0}}},
@@ -165,6 +183,9 @@ static enum metric_route metric_of(const struct route *route)
 static const char *allowed_methods(const struct route *route)
 {
     bool options = route->flags & ROUTE_CORS;
+    if (!route->get && !route->post) {
+        return "OPTIONS";
+    }
     if (route->get) {
         return options ? "GET, HEAD, OPTIONS" : "GET, HEAD";
     }
@@ -254,12 +275,21 @@ static void add_cors_headers(const struct request *request, enum caller caller, 
     }
 }
 
+/* What may be done with a path; of the Web API, nginx lets through a part of these. */
+static const char *preflight_methods(const struct route *route)
+{
+    if (!route->get && !route->post) {
+        return "GET, HEAD, POST, PUT, DELETE";
+    }
+    return route->get ? "GET, HEAD" : "POST";
+}
+
 static enum err answer_preflight(const struct route *route, enum caller caller, struct reply *reply)
 {
     if (caller != CALLER_LISTED) {
         return ERR_FORBIDDEN;
     }
-    reply_add_header(reply, "Access-Control-Allow-Methods", route->get ? "GET, HEAD" : "POST");
+    reply_add_header(reply, "Access-Control-Allow-Methods", preflight_methods(route));
     reply_add_header(reply, "Access-Control-Allow-Headers", "X-Requested-With, Content-Type");
     reply_add_header(reply, "Access-Control-Max-Age", "600");
     reply->status = 204;
@@ -302,7 +332,19 @@ static enum err check_params(const struct settings *settings, const struct route
     return OK;
 }
 
-static enum err call_handler(struct service *service, const struct route *route,
+/* The cross-site rule of /verify: nginx says which one, since it knows what it protects. */
+static enum err check_verified_caller(const struct request *request, enum caller caller)
+{
+    const char *rule = request_param(request, "caller");
+    if (!rule) {
+        return OK;
+    }
+    bool is_good = strcmp(rule, "script") == 0 ? is_allowed_to_call(request, caller)
+                                               : is_trusted(request, caller);
+    return is_good ? OK : ERR_FORBIDDEN;
+}
+
+static enum err call_handler(struct service *service, const struct route *route, enum caller caller,
                              struct request *request, struct reply *reply)
 {
     struct query query = {0};
@@ -317,6 +359,9 @@ static enum err call_handler(struct service *service, const struct route *route,
     }
     if (err == OK) {
         err = check_params(service->settings, route, &query, &form, request);
+    }
+    if (err == OK && route->flags & ROUTE_VERIFY) {
+        err = check_verified_caller(request, caller);
     }
     if (err == OK) {
         err = find_handler(route, request->method)(service, request, reply);
@@ -352,7 +397,7 @@ static enum err serve(struct service *service, const struct route *route, struct
     if (route->flags & ROUTE_LOGIN && !may_begin_login(request, caller)) {
         return ERR_FORBIDDEN;
     }
-    return call_handler(service, route, request, reply);
+    return call_handler(service, route, caller, request, reply);
 }
 
 static bool wants_html(const struct route *route, const struct request *request, enum err err)

@@ -18,6 +18,7 @@ handler_fn refresh_post;   /* token.c */
 handler_fn sessions_get;   /* sessions.c */
 handler_fn logout_post;    /* logout.c */
 handler_fn api_token_post; /* api_token.c */
+handler_fn verify_get;     /* verify.c */
 handler_fn verify_app_get; /* verify_app.c */
 handler_fn healthz_get;    /* status.c */
 handler_fn readyz_get;     /* status.c */

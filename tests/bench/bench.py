@@ -2,7 +2,8 @@
 
 (a) GET /auth/token with a valid session against the same front's hello (/healthz: no Redis, no sealing) and against
     nginx's own `return 200`; (b) logins/s of 1,000 people with 0 and 100 ms at the token endpoint; (c) memory of a worker,
-    idle and per request that waits for Spotify; (d) /token on valid sessions while 4,096 other requests hang on Spotify."""
+    idle and per request that waits for Spotify; (d) /token on valid sessions while 4,096 other requests hang on Spotify;
+(e) nginx's `return 200` behind auth_request to /verify against the same behind auth_request to the hello."""
 
 import asyncio
 import contextlib
@@ -72,6 +73,9 @@ class BenchNginx(Nginx):
         extra = """
         location = /bench/nginx { return 200 "ok"; }
         location = /bench/hello { rewrite ^ /auth/healthz last; }
+        location = /bench/200 { internal; return 200 "ok"; }
+        location = /bench/behind-hello { auth_request /auth/healthz; try_files /bench/none /bench/200; }
+        location = /bench/behind-verify { auth_request /auth/verify; try_files /bench/none /bench/200; }
         location / {"""
         assert text.count("\n        location / {") == 1
         self.config.write_text(text.replace("\n        location / {", extra))
@@ -288,7 +292,28 @@ def bench_hanging():
     report("(d) with / without", f"{beside / alone:.2f}", "wanted: at most 1.25")
 
 
-PARTS = {"a": bench_token, "b": bench_logins, "c": bench_memory, "d": bench_hanging}
+# ---- (e) ----
+
+def bench_verify():
+    """auth_request comes after `return` in a location, so the 200 stands behind an internal redirect, for both alike."""
+    with bench_stack() as stack:
+        headers = {**HEADERS, "Cookie": log_in(stack)}
+        targets = {"hello": f"{stack.url}/bench/behind-hello", "verify": f"{stack.url}/bench/behind-verify"}
+        for connections in (16, 64, 256):
+            outs = {name: [] for name in targets}
+            for _ in range(3 * ROUNDS):
+                for name, url in targets.items():
+                    outs[name].append(wrk(url, connections, headers, seconds=2))
+            for name in targets:
+                report(f"(e) 200 behind {name}, {connections} connections",
+                       f"{statistics.median(map(rate, outs[name])):,.0f}/s",
+                       f"p50 {statistics.median(percentile(o, 50) for o in outs[name]):.2f} ms, "
+                       f"p99 {statistics.median(percentile(o, 99) for o in outs[name]):.2f} ms")
+            pairs = [rate(verify) / rate(hello) for verify, hello in zip(outs["verify"], outs["hello"])]
+            report(f"(e) verify / hello, {connections} connections", f"{statistics.median(pairs):.0%}", "wanted: 70 %")
+
+
+PARTS = {"a": bench_token, "b": bench_logins, "c": bench_memory, "d": bench_hanging, "e": bench_verify}
 
 
 def main():

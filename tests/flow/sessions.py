@@ -61,7 +61,7 @@ def log_events(service, *events):
 
 class Breakers:
     """What the breakers of a stack's workers have heard, as the logs tell; reads on from where it stopped."""
-    CALLS = {"token code": "accounts", "token refresh": "accounts", "profile": "api"}
+    CALLS = {"token code": "accounts", "token refresh": "accounts", "token app": "accounts", "profile": "api"}
 
     def __init__(self, stack):
         self._services = stack.services

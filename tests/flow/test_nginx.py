@@ -67,7 +67,7 @@ def assert_json_error(answer, status):
 
 
 @pytest.mark.parametrize("target", [
-    "/auth/healthz", "/auth/readyz", "/auth/metrics", "/auth/verify", "/auth/verify/app",
+    "/auth/healthz", "/auth/readyz", "/auth/metrics", "/auth/verify", "/auth/verify/app", "/auth/verify/preflight",
     "/auth/healthz/", "/auth/verify/", "/auth/metrics/", "/auth/verify/app/",
     "/auth/%68ealthz", "/auth/metric%73", "/auth/%76erify", "/auth%2Fhealthz", "/auth/verify%2Fapp",
     "/auth/./healthz", "/auth/x/../readyz", "/auth/verify/./app", "/auth/%2e/healthz",
@@ -380,12 +380,11 @@ class AtPrefix(Nginx):
         files = self.directory / "files"
         files.mkdir(exist_ok=True)
         source = self.values["files"]
-        for name in ("nginx.conf", "spotify-auth.conf", "spotify-auth-log.conf"):
-            text = (source / name).read_text().replace("/auth", self.prefix)
-            (files / name).write_text(text)
+        for path in source.glob("*.conf"):
+            (files / path.name).write_text(path.read_text().replace("/auth", self.prefix))
         (files / "www").mkdir(exist_ok=True)
         text = (files / "nginx.conf").read_text()
-        for name, value in {**self.values, "files": files}.items():
+        for name, value in {**self.values, "files": files, "api_file": files / "spotify-api.conf"}.items():
             text = text.replace(f"@{name}@", str(value))
         self.config.write_text(text)
 
@@ -399,6 +398,7 @@ def test_another_prefix_works():
         browser.mount = stack.url + AtPrefix.prefix
         assert browser.login().status_code == 303
         assert browser.token().status_code == 200
+        assert browser.fetch("GET", stack.url + "/spotify/v1/me").json()["id"] == "ada"
         browser.logout()
         login_url = browser.session().json()["login_url"]
         assert login_url == stack.url + AtPrefix.prefix + "/authorize"

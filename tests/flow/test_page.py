@@ -370,6 +370,61 @@ def test_12_nothing_of_ours_can_be_framed(page, stack, path):
     assert stack.spotify.calls("authorize") == 0
 
 
+# A script of a page, and everything that the browser was sent for it
+
+CALL_THE_WEB_API = """
+    const done = arguments[arguments.length - 1];
+    (async () => {
+        const got = [];
+        for (const path of ["/spotify/v1/me", "/catalog/v1/albums/4aawyAB9vmqN3uQ7FjRGTy", "/spotify/v1/me/playlists",
+                            "/spotify/v1/me/player/recently-played", "/auth/session", "/auth/sessions"]) {
+            const answer = await fetch(path, {headers: {"X-Requested-With": "page"}});
+            const headers = Array.from(answer.headers, ([name, value]) => name + ": " + value).join("\\n");
+            got.push({path, status: answer.status, headers, body: await answer.text()});
+        }
+        done(got);
+    })();
+"""
+
+
+def received(page):
+    """What the browser was sent, by its own account: every header, and every body that it still has."""
+    texts = []
+    for entry in page.command("POST", "/se/log", {"type": "performance"}):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] in ("Network.responseReceived", "Network.responseReceivedExtraInfo",
+                                 "Network.requestWillBeSentExtraInfo", "Network.requestWillBeSent"):
+            texts.append(entry["message"])
+        if message["method"] == "Network.loadingFinished":
+            wanted = {"cmd": "Network.getResponseBody", "params": {"requestId": message["params"]["requestId"]}}
+            with contextlib.suppress(AssertionError):  # of a page that was left
+                texts.append(page.command("POST", "/goog/cdp/execute", wanted)["body"])
+    return texts
+
+
+def test_a_page_calls_the_web_api_and_no_token_ever_reaches_the_browser(page, stack):
+    page.open("/auth/authorize?return_to=/icon.svg&scope=user-read-private%20playlist-read-private")
+    page.wait_text("Simulated Spotify")
+    page.click("button[value=agree]")
+    wait_until(lambda: page.address == stack.url + "/icon.svg", WAIT_S, "the page after the login")
+    answers = page.command("POST", "/execute/async", {"script": CALL_THE_WEB_API, "args": []})
+    me, album, playlists, played, session, sessions = answers
+    assert me["status"] == 200 and json.loads(me["body"])["id"] == "ada"
+    assert album["status"] == 200 and "A simulated album" in album["body"]
+    assert playlists["status"] == 200 and "Playlist of ada" in playlists["body"]
+    assert played["status"] == 403 and "Insufficient client scope" in played["body"]
+    assert session["status"] == sessions["status"] == 200
+    assert json.loads(sessions["body"])["sessions"][0]["user_agent"].startswith("Chrom")
+    assert stack.spotify.calls("api") == 5, "the profile at the login, and four calls of the page"
+    dump = "\n".join([*received(page), json.dumps(answers), page.run("return document.cookie"),
+                      page.run("return JSON.stringify([localStorage, sessionStorage])")])
+    assert "Ada Lovelace" in dump and "A simulated album" in dump and "spotify-session=" in dump
+    secrets = stack.spotify.secrets_by_kind()
+    for kind in ("access_token", "refresh_token", "client_secret", "code_verifier"):
+        assert secrets[kind]
+        assert not [value for value in secrets[kind] if len(value) > 16 and value in dump], kind
+
+
 def test_48_another_site_can_neither_read_nor_end_a_session(page, stack):
     log_in(page)
     script = f"""<body><script>(async () => {{

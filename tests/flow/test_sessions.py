@@ -1,5 +1,7 @@
 """GET /sessions, and POST /logout with the id of one of them (API.md 3, 4.1, 4.2)."""
 
+import base64
+import hashlib
 import re
 import time
 
@@ -223,8 +225,6 @@ def test_the_list_is_sealed_and_opens_for_its_user_alone(stack):
 
 
 def name_of(stack, browser):
-    import base64
-    import hashlib
     secret = base64.urlsafe_b64decode(browser.cookie(OWN_COOKIE).value + "=")
     digest = hashlib.blake2b(b"session\0" + secret, digest_size=32).digest()
     name = base64.urlsafe_b64encode(digest).rstrip(b"=")

@@ -438,8 +438,8 @@ def test_client_credentials(sim):
     answer = token(sim, grant_type="client_credentials").json()
     assert set(answer) == {"access_token", "token_type", "expires_in"}
     assert me(sim, answer["access_token"]).status_code == 401
-    albums = me(sim, answer["access_token"], "/v1/albums/7?market=SE").json()
-    assert (albums["client"], albums["user"], albums["query"]) == (ID, None, {"market": "SE"})
+    echo = me(sim, answer["access_token"], "/v1/markets?market=SE").json()
+    assert (echo["client"], echo["user"], echo["query"]) == (ID, None, {"market": "SE"})
 
 
 # /api/token: refresh tokens
@@ -787,6 +787,28 @@ def test_me_shows_what_the_scope_allows(sim):
     assert {"product", "email", "account_id", "images"} <= set(profile)
     poor = me(sim, login(sim, scope="")["access_token"]).json()
     assert not {"product", "email"} & set(poor)
+
+
+@pytest.mark.parametrize("path, scope, status, found", [
+    ("/v1/me/playlists", "playlist-read-private", 200, "Playlist of ada"),
+    ("/v1/me/playlists", "user-read-private", 403, "Insufficient client scope"),
+    ("/v1/me/player/recently-played", "user-read-recently-played", 200, "Played by ada"),
+    ("/v1/me/player/recently-played", "", 403, "Insufficient client scope"),
+    ("/v1/albums/4aawyAB9vmqN3uQ7FjRGTy", "", 200, "A simulated album"),
+    ("/v1/albums/7", "", 400, "Invalid base62 id"),
+    ("/v1/search?q=moon&type=track", "", 200, "moon"),
+    ("/v1/search?q=moon", "", 400, "Bad search type"),
+    ("/v1/search?type=track", "", 400, "No search query"),
+])
+def test_what_can_be_read(sim, path, scope, status, found):
+    answer = me(sim, login(sim, scope=scope)["access_token"], path)
+    assert (answer.status_code, found in answer.text) == (status, True)
+
+
+def test_the_apps_own_token_reads_the_catalogue_alone(sim):
+    value = token(sim, grant_type="client_credentials").json()["access_token"]
+    assert me(sim, value, "/v1/albums/4aawyAB9vmqN3uQ7FjRGTy").status_code == 200
+    assert me(sim, value, "/v1/me/playlists").status_code == 401
 
 
 @pytest.mark.parametrize("values, status, text", [

@@ -1,4 +1,7 @@
-"""The Web API: /v1/me, and an echo for every other path under /v1/, for tests of proxies."""
+"""The Web API: a few endpoints that read, and an echo for every other path under /v1/, for tests of
+proxies. Each looks at the token, the method and the scope as Spotify does."""
+
+import re
 
 from .delivery import JSON, TEXT, Answer
 
@@ -62,8 +65,9 @@ def answer(call, state, behaviours):
     allowed = behaviours.api_allowed_users
     if allowed is not None and token.user and token.user.name not in allowed:
         return error(403, NOT_REGISTERED)
-    if call.path == "/v1/me":
-        return me(call, token, behaviours)
+    for pattern, work, scope in ENDPOINTS:
+        if re.fullmatch(pattern, call.path):
+            return endpoint(work, scope, call, token, behaviours)
     return Answer(200, {
         "simulated": True, "method": call.method, "path": call.path, "query": dict(call.query),
         "client": token.client_id, "user": token.user.name if token.user else None,
@@ -71,12 +75,66 @@ def answer(call, state, behaviours):
     })
 
 
-def me(call, token, behaviours):
+def endpoint(work, scope, call, token, behaviours):
+    """scope: None for what the app's own token may read, too; else what the user has to have
+    granted ("": nothing in particular)."""
     if call.method not in ("GET", "HEAD"):
         return error(405, "Method not allowed")
-    if token.user is None:
+    if scope is not None and token.user is None:
         return error(401, "Unauthorized.")
+    if scope and scope not in token.scope.split():
+        return error(403, "Insufficient client scope")
+    return work(call, token, behaviours)
+
+
+def me(_call, token, behaviours):
     return Answer(200, profile(token.user, token.scope.split(), behaviours), JSON)
+
+
+def page_of(items, call):
+    return {"href": f"https://api.spotify.com{call.path}", "items": items, "limit": 20, "next": None,
+            "total": len(items)}
+
+
+def recently_played(call, token, _behaviours):
+    played = {"track": {"id": "6rqhFgbbKwnb9MLmUQDhG6", "name": f"Played by {token.user.name}"},
+              "played_at": "2026-11-21T20:00:00.000Z", "context": None}
+    return Answer(200, page_of([played], call))
+
+
+def playlists(call, token, _behaviours):
+    owned = {"id": "37i9dQZF1DX4sWSpwq3LiO", "name": f"Playlist of {token.user.name}",
+             "owner": {"id": token.user.name}, "public": False}
+    return Answer(200, page_of([owned], call))
+
+
+def album(call, _token, _behaviours):
+    return Answer(200, {"id": call.path.rpartition("/")[2], "name": "A simulated album",
+                        "album_type": "album", "total_tracks": 3})
+
+
+def bad_id(_call, _token, _behaviours):
+    return error(400, "Invalid base62 id")
+
+
+def search(call, _token, _behaviours):
+    if not call.query.get("q"):
+        return error(400, "No search query")
+    if call.query.get("type") not in ("album", "artist", "playlist", "track"):
+        return error(400, "Bad search type field")
+    found = {"id": "4aawyAB9vmqN3uQ7FjRGTy", "name": call.query["q"]}
+    return Answer(200, {call.query["type"] + "s": page_of([found], call)})
+
+
+# path, what answers it, the scope it takes
+ENDPOINTS = (
+    ("/v1/me", me, ""),
+    ("/v1/me/player/recently-played", recently_played, "user-read-recently-played"),
+    ("/v1/me/playlists", playlists, "playlist-read-private"),
+    ("/v1/albums/[0-9A-Za-z]{22}", album, None),
+    ("/v1/albums/[^/]+", bad_id, None),
+    ("/v1/search", search, None),
+)
 
 
 def profile(user, scopes, behaviours):

@@ -55,6 +55,51 @@ static void test_json(void **state)
     }
 }
 
+static void test_login_url_asks_for_the_missing_scope(void **state)
+{
+    (void)state;
+    struct reply reply = {0};
+    buf_adds(&reply.login_scope, "streaming user-top-read");
+    problem_reply(&reply, &settings, ERR_INSUFFICIENT_SCOPE, false);
+    assert_true(has(&reply.body, "\"https://example.com/auth/authorize?scope="
+                                 "streaming%20user-top-read\""));
+    reply_clear(&reply);
+}
+
+/* auth_request knows 401 and 403 only, and looks at headers only. */
+static void test_auth_request_is_told_in_headers(void **state)
+{
+    static const struct {
+        enum err err;
+        int status;
+        const char *word;
+    } cases[] = {
+        {ERR_ABSENT, 401, "login_required"},
+        {ERR_SUSPECT, 401, "login_required"},
+        {ERR_FORBIDDEN, 403, "forbidden"},
+        {ERR_STORE, 403, "temporarily_unavailable"},
+        {ERR_MISCONFIGURED, 403, "temporarily_unavailable"},
+        {ERR_HELD, 403, "server_error"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct reply reply = {0};
+        struct buf word = {0}, body = {0};
+        problem_reply(&reply, &settings, cases[i].err, false);
+        problem_for_auth_request(&reply, cases[i].err);
+        assert_int_equal(reply.status, cases[i].status);
+        buf_addf(&word, "X-Auth-Error: %s\r\n", cases[i].word);
+        buf_addf(&body, "X-Auth-Body: %s\r\n", buf_str(&reply.body));
+        assert_true(has(&reply.headers, buf_str(&word)));
+        assert_true(has(&reply.headers, buf_str(&body)));
+        assert_int_equal(has(&reply.headers, "Retry-After: "), err_status(cases[i].err) == 503);
+        assert_int_equal(has(&reply.headers, "Set-Cookie: "), cases[i].err == ERR_ABSENT);
+        buf_clear(&word);
+        buf_clear(&body);
+        reply_clear(&reply);
+    }
+}
+
 static void test_only_absent_clears_the_cookie(void **state)
 {
     (void)state;
@@ -211,6 +256,8 @@ int main(void)
     seal_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_login_url_asks_for_the_missing_scope),
+        cmocka_unit_test(test_auth_request_is_told_in_headers),
         cmocka_unit_test(test_only_absent_clears_the_cookie),
         cmocka_unit_test(test_only_a_client_is_told_how_to_say_who_it_is),
         cmocka_unit_test(test_retry_after),

@@ -322,6 +322,13 @@ enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
     } else {
         err = take_part(renewals, secret, session, retry_after_s);
     }
-    bool is_final = err == OK || err == ERR_ABSENT || err == ERR_REPLACED;
-    return !is_final && session->expires_at > clock_unix_s() ? OK : err;
+    if (err == ERR_ABSENT || err == ERR_REPLACED) {
+        return err;
+    }
+    if (session->expires_at > clock_unix_s()) {
+        return OK;
+    }
+    /* A result may be of no use: Spotify gave it no life time, or it has run out before Redis took
+     * it or before we came to see what another worker stored. */
+    return err == OK ? ERR_UPSTREAM : err;
 }

@@ -32,9 +32,9 @@ struct renewal {
     char *replaced_token; /* the refresh token that result's took the place of; NULL: none */
 };
 
-/* R2 to R5, by the fiber that began this renewal. OK: result holds tokens that can be used,
- * is_unsaved when Redis does not have them yet. Else the errors of renewal_renew, retry_after_s is
- * set. */
+/* R2 to R5, by the fiber that began this renewal. OK: result holds the newest tokens, which may
+ * have run out; is_unsaved when Redis does not have them yet. Else the errors of renewal_renew,
+ * retry_after_s is set. */
 enum err renewal_lead(struct renewal *renewal);
 
 /* R5: write result, whose generation may rise by it, and release the lease. Errors of

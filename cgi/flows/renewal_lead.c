@@ -290,10 +290,7 @@ static enum err call_spotify(struct renewal *renewal)
         store_note_verdict(service->store, &renewal->secret, false);
         take_tokens(renewal, &tokens);
         tokens_clear(&tokens);
-        err = commit(renewal);
-        /* An answer may bring a token that cannot be used, and a refresh token that has to be kept.
-         */
-        return err == OK && renewal->result.expires_at <= clock_unix_s() ? ERR_UPSTREAM : err;
+        return commit(renewal);
     }
     if (err == ERR_REFUSED) {
         return judge_refusal(renewal);

@@ -707,6 +707,36 @@ def test_a_renewal_without_a_usable_life_time_keeps_the_rotated_token(stack, exp
     assert refreshes(stack) == 2
 
 
+def test_a_token_that_ran_out_before_it_was_stored_is_handed_out_by_nobody(quick):
+    """Nor by a worker that waited for another's renewal."""
+    quick.spotify.next(1, grant="refresh_token", expires_in=0, answer_delay=0.4)
+    browser = log_in(quick, expires_in=1)
+    let_expire(browser)
+    with meanwhile(lambda: ask(quick.services[0], browser, "/token")) as leader:
+        wait_for_call(quick)
+        assert ask(quick.services[1], browser, "/token").status == 503
+        assert leader.result(10).status == 503
+    assert token_of(ask(quick.services[1], browser, "/token")) and refreshes(quick) == 2
+
+
+def test_a_token_that_ran_out_while_redis_took_no_writes_is_handed_out_no_more(quick):
+    quick.spotify.next(1, grant="refresh_token", expires_in=2, answer_delay=0.4)
+    browser = log_in(quick, expires_in=1)
+    let_expire(browser)
+    client = quick.redis.client()
+    try:
+        with meanwhile(lambda: ask(quick.services[0], browser, "/token")) as leader:
+            wait_for_call(quick)
+            client.config_set("maxmemory", 1)
+            token_of(leader.result(10))
+        time.sleep(2.1)
+        reply = ask(quick.services[0], browser, "/token")
+        assert reply.status == 503 and reply.header("Set-Cookie") is None, reply.body
+    finally:
+        client.config_set("maxmemory", 0)
+    wait_until(lambda: ask(quick.services[0], browser, "/token").status == 200, 10, "the next renewal")
+
+
 def test_a_failed_renewal_is_not_repeated_by_every_request_of_a_crowd(quick):
     browser = log_in(quick, expires_in=1)
     let_expire(browser)

@@ -285,7 +285,8 @@ static bool is_held_back(struct renewals *renewals, const struct secret *secret)
     return breaker_is_open(breaker) && !(renewal && renewal->is_done);
 }
 
-/* Nobody waits. Where a probe is due, this renewal is it and goes on by itself. */
+/* Nobody waits. Where a probe is due, this renewal is it and goes on by itself; not in a worker
+ * that drains, which would wait for one after the other until its deadline. */
 static enum err hold_back(struct renewals *renewals, const struct secret *secret,
                           uint64_t seen_generation, int64_t *retry_after_s)
 {
@@ -294,7 +295,7 @@ static enum err hold_back(struct renewals *renewals, const struct secret *secret
         return ERR_UPSTREAM;
     }
     *retry_after_s = RETRY_AFTER_OPEN_S;
-    if (!find_renewal(renewals, secret) &&
+    if (!service->draining && !find_renewal(renewals, secret) &&
         breaker_admits(&service->accounts.token_breaker, clock_mono_ms(), clock_mono_us())) {
         struct renewal *renewal = begin(renewals, secret, seen_generation);
         renewal->is_probe = true;

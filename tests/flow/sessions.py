@@ -127,12 +127,17 @@ def refreshes(stack):
     return stack.spotify.calls(grant="refresh_token")
 
 
-def ask(service, browser, route, method="GET", timeout_s=30, **changes):
-    """One request to this service process, past nginx: a fastcgi.Reply."""
+def for_session(browser, route, method="GET", **changes):
+    """What the web server sends for a request of this browser's."""
     variables = {"REQUEST_METHOD": method, "SCRIPT_NAME": "/auth", "PATH_INFO": route,
                  "HTTP_X_REQUESTED_WITH": "test", "HTTP_SEC_FETCH_SITE": "same-origin",
                  "HTTP_COOKIE": cookie_header(browser)}
-    return fastcgi.ask(service.listen.removeprefix("unix:"), fastcgi.variables(**{**variables, **changes}),
+    return fastcgi.variables(**{**variables, **changes})
+
+
+def ask(service, browser, route, method="GET", timeout_s=30, **changes):
+    """One request to this service process, past nginx: a fastcgi.Reply."""
+    return fastcgi.ask(service.listen.removeprefix("unix:"), for_session(browser, route, method, **changes),
                        timeout_s=timeout_s)
 
 

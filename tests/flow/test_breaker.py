@@ -14,10 +14,11 @@ import urllib.parse
 
 import pytest
 
+import fastcgi
 import traffic
 from browser import Browser
-from sessions import (PREFIX, ask, assert_unavailable, close_breakers, forget_failures, keys, log_events, log_in,
-                      log_in_with_key, meanwhile, open_breakers, refreshes, together)
+from sessions import (PREFIX, ask, assert_unavailable, close_breakers, for_session, forget_failures, keys, log_events,
+                      log_in, log_in_with_key, meanwhile, open_breakers, refreshes, together)
 from stack import reserve_port, wait_until
 
 FAILURES = 5
@@ -283,6 +284,31 @@ def test_a_worker_that_is_told_to_end_waits_for_its_probe(one):
     one.services[0].start()
     assert json.loads(ask(one.services[0], probe, "/token").body)["expires_in"] > 3500
     assert refreshes(one) == before, "it was stored before the worker ended"
+
+
+def test_a_worker_that_is_told_to_end_begins_no_further_probe(one):
+    """Nginx goes on to ask on connections that it has open, and there would always be one under way."""
+    browsers, service = expired_sessions(one, FAILURES + 2), one.services[0]
+    first, second = browsers.pop(), browsers.pop()
+    open_by_503(one, browsers)
+    one.spotify.reset("behaviour")
+    one.spotify.hang()
+    with fastcgi.Connection(service.listen.removeprefix("unix:")) as kept:
+        kept.send(fastcgi.request(for_session(second, "/session")))
+        assert kept.reply().status == 200
+        time.sleep(PROBE_MAX_S)
+        assert_refused_at_once(ask(service, first, "/token"))
+        wait_until(lambda: one.spotify.counters()["hanging"] == 1, 5, "the probe")
+        before = refreshes(one)
+        service.signal(signal.SIGTERM)
+        wait_until(lambda: not service.accepts(), 5, "the end to begin")
+        time.sleep(PROBE_MAX_S)
+        kept.send(fastcgi.request(for_session(second, "/token")))
+        assert_refused_at_once(kept.reply())
+        time.sleep(0.2)
+        assert refreshes(one) == before
+        one.spotify.release()
+        assert service.wait(20) == 0
 
 
 # Several workers

@@ -23,8 +23,9 @@
 
 bool renewal_was_refused_just_now(const struct session *session)
 {
-    return session->suspect_since != 0 &&
-           clock_unix_s() - session->suspect_tried_at < SUSPECT_RETRY_S;
+    /* What is yet to come was noted by a clock that was ahead, and says nothing. */
+    int64_t ago_s = clock_unix_s() - session->suspect_tried_at;
+    return session->suspect_since != 0 && ago_s >= 0 && ago_s < SUSPECT_RETRY_S;
 }
 
 /* ---- R2, R3 ---- */
@@ -171,7 +172,9 @@ static enum err mark_suspect(struct renewal *renewal)
 {
     struct session *session = &renewal->result;
     int64_t now = clock_unix_s();
-    session->suspect_since = session->suspect_since ? session->suspect_since : now;
+    if (session->suspect_since == 0 || session->suspect_since > now) {
+        session->suspect_since = now;
+    }
     session->suspect_tried_at = now;
     log_warn("session suspect: refused by spotify",
              LOG_NUMBER("age_s", now - session->authorized_at));

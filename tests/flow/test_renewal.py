@@ -486,6 +486,15 @@ def test_57_a_false_refusal_heals_after_a_minute(clocked):
     assert_login_required(browser.token(), cleared=False)
 
 
+def test_57_a_refusal_noted_by_a_clock_that_was_ahead_does_not_last_until_then(clocked):
+    browser = log_in(clocked)
+    clocked.clock.advance(LIFE_S + 1 + SIX_MONTHS_S // 2)
+    clocked.spotify.next(1, refresh_refusal="revoked")
+    assert_login_required(browser.token(), cleared=False)
+    clocked.clock.advance(-SIX_MONTHS_S // 2)
+    assert browser.token().status_code == 200
+
+
 def test_57_a_second_refusal_before_five_minutes_ends_nothing(clocked):
     browser, key, _ = make_suspect(clocked)
     clocked.clock.advance(SUSPECT_RETRY_S + 1)

@@ -843,6 +843,17 @@ def test_60_an_absurd_retry_after_is_capped_and_not_ignored(clocked):
     assert browser.token().status_code == 200
 
 
+def test_60_a_clock_that_is_behind_does_not_make_the_wait_longer_than_the_cap(clocked):
+    browser = log_in(clocked)
+    clocked.clock.advance(2 * LIFE_S)
+    clocked.spotify.next(1, status=429, retry_after=60)
+    assert_unavailable(browser.token())
+    clocked.clock.advance(1 - LIFE_S)
+    answer = browser.token()
+    assert_unavailable(answer)
+    assert int(answer.headers["Retry-After"]) <= 900
+
+
 def test_60_a_shorter_retry_after_does_not_end_a_longer_one(clocked):
     ada, eve, bob = (log_in(clocked, user) for user in ("ada", "eve", "bob"))
     clocked.clock.advance(LIFE_S + 1)

@@ -11,13 +11,15 @@ enum err refusals_look(struct service *service, bool *is_mass)
     if (err != OK) {
         return err;
     }
-    *is_mass = verdicts.sessions >= REFUSALS_SESSIONS_MIN && verdicts.refused > verdicts.renewed;
+    *is_mass =
+        verdicts.sessions >= REFUSALS_SESSIONS_MIN && 2 * verdicts.refused > verdicts.sessions;
     metrics_set_mass_refusal(*is_mass);
     if (*is_mass != service->refusals_mass) {
         service->refusals_mass = *is_mass;
         log_error(*is_mass ? "most renewals refused: no session is ended"
                            : "renewals no longer refused: sessions are ended again",
-                  LOG_NUMBER("refused", verdicts.refused), LOG_NUMBER("renewed", verdicts.renewed));
+                  LOG_NUMBER("refused", verdicts.refused),
+                  LOG_NUMBER("sessions", verdicts.sessions));
     }
     return OK;
 }

@@ -1,9 +1,11 @@
 /* A breaker for one of Spotify's services: after a row of failures nobody waits for it any more,
- * and one call at a time finds out whether it is back. A state machine over clock values; who asks
- * it keeps to its answer. closed  every call goes open    a call goes only as a probe, one about
- * every half second, however long the earlier ones take: each has its own deadline, so a Spotify
- * that hangs has no more than UPSTREAM_TIMEOUT_MS / BREAKER_PROBE_MIN_MS of them. The first success
- * closes it. */
+ * and single calls find out whether it is back. A state machine over clock values; who asks it
+ * keeps to its answer:
+ *
+ *   closed  every call goes
+ *   open    a call goes only as a probe, one about every half second, however long the earlier ones
+ *           take: each has its own deadline, so a Spotify that hangs has no more than
+ *           UPSTREAM_TIMEOUT_MS / BREAKER_PROBE_MIN_MS of them. The first success closes it. */
 #ifndef SPOTIFY_BREAKER_H
 #define SPOTIFY_BREAKER_H
 

@@ -15,9 +15,11 @@
  *   verdicts:{all}:renewed:{m}, verdicts:{all}:refused:{m}
  *                 HyperLogLogs: names of the sessions whose renewals ended so in unix minute m
  *   backoff       string: unix ms until which Spotify asked not to be called
+ *
  * An entry of shown:{h} cannot be sealed under one browser's secret, since any session of the same
  * user has to open it: it is sealed under the key ring and a hash of the user. It tells when a
  * session began, was last used and by what kind of browser, and opens nothing.
+ *
  * All functions wait, so they run in a fiber only; all give ERR_STORE when Redis was not reached in
  * time, which says nothing about the record. */
 #ifndef STORE_STORE_H
@@ -178,8 +180,7 @@ void store_note_verdict(struct store *store, const struct secret *secret, bool i
 /* The last ten minutes' renewals over all workers, by different sessions, one in a hundred off. */
 struct verdicts {
     int64_t sessions; /* with any */
-    int64_t renewed;  /* with a good one */
-    int64_t refused;  /* with a refused one */
+    int64_t refused;  /* with a refused one, whatever came before or after it */
 };
 enum err store_count_verdicts(struct store *store, struct verdicts *out);
 

@@ -40,28 +40,25 @@ void store_note_verdict(struct store *store, const struct secret *secret, bool i
 enum err store_count_verdicts(struct store *store, struct verdicts *out)
 {
     struct buf keys[KEYS_MAX] = {0};
-    struct redis_arg args[3 + 2 * KEYS_MAX];
-    const size_t counts[] = {1 + KEYS_MAX, 1 + BUCKETS, 1 + BUCKETS};
-    struct redis_arg *renewed = args + counts[0], *refused = renewed + counts[1];
-    struct redis_value values[3];
+    struct redis_arg args[2 + KEYS_MAX + BUCKETS];
+    const size_t counts[] = {1 + KEYS_MAX, 1 + BUCKETS};
+    struct redis_arg *refused = args + counts[0];
+    struct redis_value values[2];
     int64_t now = clock_unix_s() / BUCKET_S;
-    args[0] = renewed[0] = refused[0] = REDIS_TEXT("PFCOUNT");
-    for (size_t i = 0; i < BUCKETS; i++) {
-        struct buf *pair = &keys[VERDICT__MAX * i];
-        verdict_key(store, RENEWED, now - (int64_t)i, &pair[RENEWED]);
-        verdict_key(store, REFUSED, now - (int64_t)i, &pair[REFUSED]);
-        renewed[1 + i] = REDIS_BUF(&pair[RENEWED]);
-        refused[1 + i] = REDIS_BUF(&pair[REFUSED]);
-    }
+    args[0] = refused[0] = REDIS_TEXT("PFCOUNT");
     for (size_t i = 0; i < KEYS_MAX; i++) {
+        enum verdict verdict = i < BUCKETS ? REFUSED : RENEWED;
+        verdict_key(store, verdict, now - (int64_t)(i % BUCKETS), &keys[i]);
         args[1 + i] = REDIS_BUF(&keys[i]);
     }
-    enum err err = redis_pipeline(store->redis, args, counts, 3, values);
-    if (!err) {
-        *out = (struct verdicts){values[0].integer, values[1].integer, values[2].integer};
+    for (size_t i = 0; i < BUCKETS; i++) {
+        refused[1 + i] = args[1 + i];
     }
-    for (size_t i = 0; !err && i < 3; i++) {
-        redis_value_clear(&values[i]);
+    enum err err = redis_pipeline(store->redis, args, counts, 2, values);
+    if (!err) {
+        *out = (struct verdicts){values[0].integer, values[1].integer};
+        redis_value_clear(&values[0]);
+        redis_value_clear(&values[1]);
     }
     for (size_t i = 0; i < KEYS_MAX; i++) {
         buf_clear(&keys[i]);

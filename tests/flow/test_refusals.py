@@ -162,6 +162,23 @@ def test_most_of_at_least_twenty_have_to_be_refused(clocked, refused, renewed, e
     assert bool(clocked.redis.client().exists(key)) is not ended
 
 
+def test_refusals_count_though_the_sessions_were_renewed_since(clocked):
+    """A Spotify that refuses now this one and now that one is as wrong as one that refuses all."""
+    old, key = log_in_with_key(clocked, "bob")
+    clocked.clock.advance(SIX_MONTHS_S - LIFE_S)
+    good, bad = [log_in(clocked) for _ in range(6)], [log_in(clocked) for _ in range(MANY)]
+    clocked.clock.advance(LIFE_S + 1)
+    assert statuses(clocked, good) == [200] * len(good)
+    refuse_all(clocked)
+    assert_kept(ask_all(clocked, bad))
+    allow_all(clocked)
+    clocked.clock.advance(SUSPECT_RETRY_S + 1)
+    assert statuses(clocked, bad) == [200] * len(bad)
+    refuse_all(clocked)
+    assert_login_required(old.token(), cleared=False)
+    assert clocked.redis.client().exists(key)
+
+
 def test_a_session_that_tries_often_counts_once(clocked):
     old, _ = log_in_with_key(clocked, "bob")
     clocked.clock.advance(SIX_MONTHS_S - LIFE_S)

@@ -9,12 +9,9 @@
  * said. */
 #define REFUSALS_SESSIONS_MIN 20
 
-/* Ask Redis: *is_mass when of at least REFUSALS_SESSIONS_MIN sessions more than half were refused.
- * One that was renewed since counts, too: it shows that its refusal was a false one. Logs a change.
- * ERR_STORE: unknown. */
+/* Ask Redis, but in masses once a second: *is_mass when of at least REFUSALS_SESSIONS_MIN sessions
+ * more than half were refused. One that was renewed since counts, too: it shows that its refusal
+ * was a false one. Logs a change. ERR_STORE: unknown. */
 enum err refusals_look(struct service *service, bool *is_mass);
-
-/* The same, as refusals_look last found it in this worker. */
-bool refusals_are_mass(const struct service *service);
 
 #endif

@@ -17,8 +17,9 @@ struct service {
     struct accounts accounts;
     struct renewals *renewals;
     struct app_tokens *app_tokens;
-    bool draining;      /* SIGTERM came: readiness is false */
-    bool refusals_mass; /* as this worker last heard (flows/refusals.h) */
+    bool draining;             /* SIGTERM came: readiness is false */
+    bool refusals_mass;        /* as this worker last heard (flows/refusals.h) */
+    int64_t refusals_looked_s; /* when that was, by the wall clock */
 };
 
 #endif

@@ -3,6 +3,7 @@ for it, and a true refusal among good renewals is what it always was (API.md 4.6
 
 import itertools
 import json
+import time
 
 import pytest
 
@@ -123,6 +124,23 @@ def test_a_second_refusal_after_five_minutes_ends_nobody_while_most_are_refused(
     assert all(clocked.redis.client().exists(key) for key in session_keys)
     allow_all(clocked)
     assert statuses(clocked, browsers) == [200] * len(browsers)
+
+
+def test_in_masses_redis_is_not_asked_at_every_refusal(clocked):
+    """A count over many sessions keeps it busy for two milliseconds."""
+    browsers = [log_in(clocked) for _ in range(3 * MANY)]
+    clocked.clock.advance(LIFE_S + 1)
+    refuse_all(clocked)
+    assert_kept(ask_all(clocked, browsers))
+    clocked.clock.advance(SUSPECT_END_S + 1)
+    before, begun = counts_asked(clocked), time.monotonic()
+    assert_kept(ask_all(clocked, browsers))
+    seconds = 2 + int(time.monotonic() - begun)
+    assert 0 < counts_asked(clocked) - before <= 2 * len(clocked.services) * seconds
+
+
+def counts_asked(stack):
+    return stack.redis.client().info("commandstats").get("cmdstat_pfcount", {"calls": 0})["calls"]
 
 
 def test_a_true_refusal_among_good_renewals_ends_at_the_second(clocked):

@@ -145,8 +145,9 @@ static void slide(struct store *store, const struct secret *secret, const char *
         return;
     }
     last->end_ms = end_ms;
-    struct store_number end = store_number(end_ms);
-    const struct redis_arg args[] = {REDIS_TEXT("PEXPIREAT"), REDIS_BUF(key), REDIS_TEXT(end.text)};
+    /* Not the time itself: for a Redis whose clock is ahead of ours it might be over. */
+    struct store_number left = store_number(end_ms - now_ms);
+    const struct redis_arg args[] = {REDIS_TEXT("PEXPIRE"), REDIS_BUF(key), REDIS_TEXT(left.text)};
     redis_send(store->redis, args, 3);
     store_note_use(store, name, session);
 }

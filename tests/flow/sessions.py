@@ -232,5 +232,5 @@ class Clock:
     def _write(self):
         # A reader that found the file half written would fall back to the real time.
         new = self._path.with_suffix(".new")
-        new.write_text(f"+{self._offset_s}s\n")
+        new.write_text(f"{self._offset_s:+d}s\n")
         new.replace(self._path)

@@ -602,6 +602,19 @@ def test_62_the_maximum_age_ends_a_session_renewed_or_not(clocked):
     assert refreshes(clocked) == 1
 
 
+def test_a_clock_that_is_far_behind_ends_no_session(clocked):
+    """As a machine's may be until it has found the time."""
+    browser, key = log_in_with_key(clocked)
+    clocked.clock.advance(-3 * LONG_S)
+    try:
+        for service in clocked.services:
+            assert json.loads(ask(service, browser, "/session").body)["authenticated"] is True
+        assert clocked.redis.client().pttl(key) > LIFE_S * 1000
+    finally:
+        clocked.clock.advance(3 * LONG_S)
+    assert browser.session().json()["authenticated"] is True
+
+
 def test_reauth_by_counts_from_the_login_however_often_the_token_is_renewed(clocked):
     browser = log_in(clocked)
     first = browser.session().json()

@@ -85,7 +85,7 @@ async function takeToken(answer) {
     showOut((await answer.json()).login_url);
     say("Your session has ended. Please log in again.");
   } else if (answer.status >= 500) {
-    say(`${UNAVAILABLE}trying again in ${retryAfter(answer)} seconds.`);
+    say(`${UNAVAILABLE}trying again in ${retryAfter(answer)} s.`);
   } else {
     say(`The service refused the request (${answer.status}).`);
   }
@@ -96,7 +96,7 @@ async function show() {
   const answer = await call("GET", "session");
   if (!answer.ok) {
     say(answer.status >= 500
-      ? `${UNAVAILABLE}trying again in ${retryAfter(answer)} seconds.`
+      ? `${UNAVAILABLE}trying again in ${retryAfter(answer)} s.`
       : `The service refused the request (${answer.status}).`);
     return;
   }

@@ -84,18 +84,29 @@ bool secret_equal(const struct secret *a, const struct secret *b)
     return sodium_memcmp(a->bytes, b->bytes, SECRET_LEN) == 0;
 }
 
+static void hash_for(const char *purpose, const void *bytes, size_t len,
+                     uint8_t out[static crypto_generichash_BYTES])
+{
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, NULL, 0, crypto_generichash_BYTES);
+    /* With its NUL, so that no purpose runs over into the bytes. */
+    crypto_generichash_update(&state, (const uint8_t *)purpose, strlen(purpose) + 1);
+    crypto_generichash_update(&state, bytes, len);
+    crypto_generichash_final(&state, out, crypto_generichash_BYTES);
+    sodium_memzero(&state, sizeof state);
+}
+
 void secret_name(const char *purpose, const void *bytes, size_t len,
                  char out[static SECRET_NAME_LEN + 1])
 {
     uint8_t hash[crypto_generichash_BYTES];
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, NULL, 0, sizeof hash);
-    /* With its NUL, so that no purpose runs over into the bytes. */
-    crypto_generichash_update(&state, (const uint8_t *)purpose, strlen(purpose) + 1);
-    crypto_generichash_update(&state, bytes, len);
-    crypto_generichash_final(&state, hash, sizeof hash);
+    hash_for(purpose, bytes, len, hash);
     format_32_bytes(hash, out);
-    sodium_memzero(&state, sizeof state);
+}
+
+void secret_derive(const char *purpose, const struct secret *from, struct secret *out)
+{
+    hash_for(purpose, from->bytes, SECRET_LEN, out->bytes);
 }
 
 enum err base64_parse(const char *text, size_t text_len, uint8_t *out, size_t len)

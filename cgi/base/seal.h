@@ -48,6 +48,10 @@ bool secret_equal(const struct secret *a, const struct secret *b);
 void secret_name(const char *purpose, const void *bytes, size_t len,
                  char out[static SECRET_NAME_LEN + 1]);
 
+/* Another secret for one purpose, which only who knows from can make; it says nothing of from. out
+ * may be from. */
+void secret_derive(const char *purpose, const struct secret *from, struct secret *out);
+
 /* Parse "kid:base64(32 bytes),..." (both alphabets, with or without padding). On ERR_FORMAT
  * *problem is a static text that says what is wrong, without any part of the value. */
 enum err key_ring_parse(const char *text, struct key_ring *out, const char **problem);

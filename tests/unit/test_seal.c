@@ -358,6 +358,21 @@ static int start(void **state)
     return 0;
 }
 
+static void a_derived_secret_is_another_one_for_each_purpose(void **state)
+{
+    (void)state;
+    struct secret from, one, same, other;
+    secret_new(&from);
+    secret_derive("one", &from, &one);
+    secret_derive("one", &from, &same);
+    secret_derive("other", &from, &other);
+    assert_true(secret_equal(&one, &same));
+    assert_false(secret_equal(&one, &other));
+    assert_false(secret_equal(&one, &from));
+    secret_derive("one", &from, &from); /* in place */
+    assert_true(secret_equal(&one, &from));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +381,7 @@ int main(void)
         cmocka_unit_test(every_changed_bit_is_seen),
         cmocka_unit_test(every_cut_is_seen),
         cmocka_unit_test(another_secret_name_or_key_does_not_open),
+        cmocka_unit_test(a_derived_secret_is_another_one_for_each_purpose),
         cmocka_unit_test(the_first_key_seals_and_all_open),
         cmocka_unit_test(the_name_of_the_key_is_bound),
         cmocka_unit_test(key_rings_parse),

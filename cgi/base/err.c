@@ -25,6 +25,9 @@ static const struct meaning meanings[ERR__MAX] = {
     [ERR_INVALID_REQUEST] = {400, "invalid_request",
                              "A parameter is missing, repeated or not as it should be."},
     [ERR_INVALID_SCOPE] = {400, "invalid_scope", "This scope may not be asked for here."},
+    [ERR_INVALID_GRANT] = {400, "invalid_grant",
+                           "This code or refresh token is unknown, was used before or has ended. "
+                           "Please log in again."},
     [ERR_INVALID_STATE] = {400, "invalid_state",
                            "This login is unknown, took too long or was begun in another browser. "
                            "Please log in again."},
@@ -60,6 +63,7 @@ static const struct meaning meanings[ERR__MAX] = {
     [ERR_DRAINING] = {503, UNAVAILABLE, "The service is restarting. Please try again soon."},
 
     [ERR_REFUSED] = INTERNAL,
+    [ERR_REJECTED] = INTERNAL,
     [ERR_HELD] = INTERNAL,
     [ERR_STALE] = INTERNAL,
     [ERR_USED] = INTERNAL,
@@ -95,6 +99,7 @@ const char *err_name(enum err err)
         [OK] = "ok",
         [ERR_INVALID_REQUEST] = "invalid_request",
         [ERR_INVALID_SCOPE] = "invalid_scope",
+        [ERR_INVALID_GRANT] = "invalid_grant",
         [ERR_INVALID_STATE] = "invalid_state",
         [ERR_FORBIDDEN] = "forbidden",
         [ERR_NOT_FOUND] = "not_found",
@@ -115,6 +120,7 @@ const char *err_name(enum err err)
         [ERR_MISCONFIGURED] = "misconfigured",
         [ERR_DRAINING] = "draining",
         [ERR_REFUSED] = "refused",
+        [ERR_REJECTED] = "rejected",
         [ERR_HELD] = "held",
         [ERR_STALE] = "stale",
         [ERR_USED] = "used",

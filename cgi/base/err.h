@@ -8,6 +8,7 @@ enum err {
     /* What the client asked for cannot be done. */
     ERR_INVALID_REQUEST,    /* RFC 6749 4.1.2.1: missing, repeated or malformed parameter */
     ERR_INVALID_SCOPE,      /* a scope outside SPOTIFY_SCOPE_ALLOWED */
+    ERR_INVALID_GRANT,      /* a code or a handle that is not good (RFC 6749 5.2) */
     ERR_INVALID_STATE,      /* state unknown, expired or another browser's (RFC 6749 10.12) */
     ERR_FORBIDDEN,          /* cross-site rule, framed or fetched login, prefetch */
     ERR_NOT_FOUND,          /* no such route */
@@ -34,6 +35,7 @@ enum err {
 
     /* Answers between modules; a handler turns them into one of the above. */
     ERR_REFUSED,  /* Spotify answered invalid_grant about this token or code */
+    ERR_REJECTED, /* Spotify answered invalid_request: what it was given does not fit */
     ERR_HELD,     /* somebody else holds the lease */
     ERR_STALE,    /* somebody else wrote since */
     ERR_USED,     /* this state was taken before */

@@ -9,7 +9,7 @@
 #include "base/fiber.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "flows/backoff.h"
+#include "flows/grant.h"
 #include "http/return_to.h"
 
 /* How often a second delivery looks whether the first has ended. */
@@ -89,61 +89,24 @@ static bool gives_session_again(struct service *service, const struct login_outc
     return gives;
 }
 
-/* C3 */
-static enum err redeem(struct service *service, const char *code, const struct login *login,
-                       struct tokens *tokens)
-{
-    int64_t retry_after_s = -1;
-    enum err err = backoff_check(service, &retry_after_s);
-    if (err != OK) {
-        return err;
-    }
-    err = accounts_redeem_code(&service->accounts, code, service->settings->redirect_uri,
-                               login->verifier, tokens, &retry_after_s);
-    (void)backoff_note(service, err == OK ? -1 : retry_after_s);
-    if (err == OK && !tokens->refresh_token) {
-        log_error("login failed: spotify gave no refresh token");
-        tokens_clear(tokens);
-        return ERR_UPSTREAM;
-    }
-    return err;
-}
-
-/* C4 and C5 */
-static enum err open_session(struct service *service, const struct login *login,
-                             const struct tokens *tokens, struct secret *secret,
-                             struct session *session)
-{
-    session->authorized_at = clock_unix_s();
-    session->scope =
-        xstrdup(login->scope); /* RFC 6749 5.1: as asked, where the answer does not say */
-    session_take_tokens(session, tokens, session->authorized_at);
-    if (service->settings->profile &&
-        accounts_get_profile(&service->accounts, session->access_token, &session->profile) != OK) {
-        log_warn("profile not read"); /* a login is good without it */
-    }
-    secret_new(secret);
-    enum err err = store_put_session(service->store, secret, session);
-    if (err == OK) {
-        metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
-        metrics_observe_reauth(settings_authorization_life_s(service->settings));
-    }
-    return err;
-}
-
 /* C3 to C6: the error word for return_to, NULL when the login was good. */
 static const char *log_in(struct service *service, const struct login_callback *callback,
                           const struct login *login, struct login_outcome *out)
 {
-    struct tokens tokens = {0};
-    struct session session = {.agent = callback->agent[0] ? xstrdup(callback->agent) : NULL};
-    enum err err = redeem(service, callback->code, login, &tokens);
-    if (err == OK) {
-        err = open_session(service, login, &tokens, &out->session, &session);
-        tokens_clear(&tokens);
-    }
+    struct code_grant grant = {
+        .code = callback->code,
+        .redirect_uri = service->settings->redirect_uri,
+        .verifier = login->verifier,
+        .scope = login->scope,
+        .agent = callback->agent,
+    };
+    struct session session = {0};
+    int64_t retry_after_s = 0; /* nobody to tell: a browser is on its way */
+    secret_new(&out->session);
+    enum err err = grant_redeem(service, &grant, &out->session, &session, &retry_after_s);
     if (err == OK) {
         out->has_session = true;
+        metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
         metrics_count(METRIC_LOGINS, METRIC_LOGIN_SUCCESS);
         if (store_replace_session(service->store, login->previous, &session) != OK) { /* C6 */
             log_warn("previous session not ended");
@@ -155,10 +118,11 @@ static const char *log_in(struct service *service, const struct login_callback *
     if (err == OK) {
         return NULL;
     }
-    log_warn("login failed", LOG_TEXT("reason", err_name(err)));
+    log_line(err == ERR_REJECTED ? LOG_ERROR : LOG_WARN, "login failed",
+             LOG_TEXT("reason", err_name(err)));
     metrics_count_word(METRIC_LOGINS, err_name(err));
-    return err == ERR_REFUSED || err == ERR_MISCONFIGURED ? "login_failed"
-                                                          : "temporarily_unavailable";
+    bool is_refused = err == ERR_REFUSED || err == ERR_REJECTED || err == ERR_MISCONFIGURED;
+    return is_refused ? "login_failed" : "temporarily_unavailable";
 }
 
 /* C3 to C7 for the one delivery that took the login. */

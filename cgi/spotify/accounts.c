@@ -3,6 +3,8 @@
  * when to try again, is for the flows. */
 #include "spotify/accounts.h"
 
+#include <string.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "http/query.h"
@@ -12,6 +14,8 @@
 #define AUTHORIZE_PATH "/authorize"
 #define TOKEN_PATH "/api/token"
 #define PROFILE_PATH "/v1/me"
+/* Names of calls, for the log and the metrics. */
+#define CODE_CALL "token code"
 
 void accounts_init(struct accounts *accounts, struct upstream *upstream,
                    const struct settings *settings)
@@ -58,7 +62,10 @@ static enum err read_token_answer(const char *name, const struct upstream_answer
         return err == OK ? OK : ERR_UPSTREAM;
     }
     err = answer_parse_error(answer->status, body, answer->body.len, &why);
-    if (err == ERR_MISCONFIGURED) {
+    if (err == ERR_MISCONFIGURED && strcmp(name, CODE_CALL) == 0 &&
+        strcmp(why, "invalid_request") == 0) {
+        err = ERR_REJECTED; /* code and verifier may be somebody else's; the rest is all ours */
+    } else if (err == ERR_MISCONFIGURED) {
         log_error("spotify refuses our request", LOG_TEXT("call", name),
                   LOG_NUMBER("status", answer->status), LOG_TEXT("error", why));
     } else if (err == ERR_UPSTREAM) {
@@ -127,9 +134,9 @@ enum err accounts_redeem_code(struct accounts *accounts, const char *code, const
     if (verifier) {
         query_add(&form, "code_verifier", verifier);
     }
-    err = call_token_endpoint(accounts, "token code", &form, tokens, retry_after_s);
+    err = call_token_endpoint(accounts, CODE_CALL, &form, tokens, retry_after_s);
     if (err == OK) {
-        err = check_life("token code", tokens);
+        err = check_life(CODE_CALL, tokens);
     }
     buf_clear(&form);
     return err;

@@ -31,10 +31,11 @@ void accounts_format_authorize_url(const struct accounts *accounts,
                                    const struct authorization *authorization, struct buf *out);
 
 /* C3: redeem a code (RFC 6749 4.1.3), with Basic authentication and nothing else of the client in
- * it. verifier NULL: without PKCE. ERR_REFUSED: invalid_grant. ERR_MISCONFIGURED: any other OAuth
- * error. ERR_UPSTREAM, ERR_UPSTREAM_BUSY: no usable answer; *retry_after_s is Spotify's Retry-After
- * or -1. Called also while token_breaker is open: its user has just come from Spotify, and a code
- * cannot be kept. Tried again within UPSTREAM_TIMEOUT_MS where that is safe (attempt.h). */
+ * it. verifier NULL: without PKCE. ERR_REFUSED: invalid_grant. ERR_REJECTED: invalid_request, such
+ * as for a verifier that is missing. ERR_MISCONFIGURED: any other OAuth error. ERR_UPSTREAM,
+ * ERR_UPSTREAM_BUSY: no usable answer; *retry_after_s is Spotify's Retry-After or -1. Called also
+ * while token_breaker is open: its user has just come from Spotify, and a code cannot be kept.
+ * Tried again within UPSTREAM_TIMEOUT_MS where that is safe (attempt.h). */
 enum err accounts_redeem_code(struct accounts *accounts, const char *code, const char *redirect_uri,
                               const char *verifier, struct tokens *tokens, int64_t *retry_after_s);
 

@@ -283,6 +283,19 @@ static void token_answers_have_their_meaning(void **state)
     }
 }
 
+/* A phone may forget the verifier; what a renewal sends is ours alone. */
+static void an_invalid_request_is_the_callers_for_a_code_only(void **state)
+{
+    struct trial code = {.code = "c"};
+    struct trial refresh = {.refresh_token = "rt"};
+    (void)state;
+    set_script("400 Bad Request", "", "{\"error\":\"invalid_request\"}");
+    call(&code);
+    call(&refresh);
+    assert_int_equal(code.err, ERR_REJECTED);
+    assert_int_equal(refresh.err, ERR_MISCONFIGURED);
+}
+
 /* A login can be begun again; a refresh token that was replaced cannot. */
 static void an_unusable_expires_in_ends_a_login_and_no_refresh(void **state)
 {
@@ -509,6 +522,7 @@ int main(void)
         CALL_TEST(an_app_token_is_called_for_by_its_grant_alone),
         CALL_TEST(no_app_token_is_never_a_refusal_of_somebody),
         CALL_TEST(token_answers_have_their_meaning),
+        CALL_TEST(an_invalid_request_is_the_callers_for_a_code_only),
         CALL_TEST(an_unusable_expires_in_ends_a_login_and_no_refresh),
         CALL_TEST(too_many_calls_are_told_so),
         CALL_TEST(the_profile_is_read_with_the_token),

@@ -25,6 +25,7 @@ static const enum err public_errors[] = {
     ERR_ABSENT,          ERR_REPLACED,      ERR_SUSPECT,        ERR_INSUFFICIENT_SCOPE,
     ERR_STORE,           ERR_UPSTREAM,      ERR_UPSTREAM_BUSY,  ERR_MISCONFIGURED,
     ERR_DRAINING,        ERR_UNREADABLE,    ERR_INVALID_CLIENT, ERR_GRANT_TYPE,
+    ERR_INVALID_GRANT,
 };
 #define PUBLIC_COUNT (sizeof(public_errors) / sizeof(public_errors[0]))
 

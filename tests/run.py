@@ -122,7 +122,7 @@ class SimulatedSpotify:
 
     name = "the simulated Spotify"
 
-    def __init__(self, stack, redirect_uri):
+    def __init__(self, stack, redirect_uris):
         self._spotify = stack.start_spotify()
         self.settings = {
             "SPOTIFY_CLIENT_ID": "make-run",
@@ -131,7 +131,7 @@ class SimulatedSpotify:
             "SPOTIFY_API_URL": self._spotify.url,
         }
         self._spotify.register(self.settings["SPOTIFY_CLIENT_ID"],
-                               self.settings["SPOTIFY_CLIENT_SECRET"], [redirect_uri])
+                               self.settings["SPOTIFY_CLIENT_SECRET"], redirect_uris)
 
     @property
     def alive(self):
@@ -208,7 +208,10 @@ def run(stopped):
         default(settings, "LISTEN", lambda: f"unix:{KEPT / 'spotify-auth.sock'}")
         replace(settings, {"LISTEN": value_of(settings, "LISTEN")})
         if simulated:
-            spotify = SimulatedSpotify(stack, value_of(settings, "SPOTIFY_REDIRECT_URI"))
+            default(settings, "SWAP_REDIRECT_URIS", str)
+            app_uris = value_of(settings, "SWAP_REDIRECT_URIS").replace(" ", "").split(",")
+            uris = [value_of(settings, "SPOTIFY_REDIRECT_URI"), *filter(None, app_uris)]
+            spotify = SimulatedSpotify(stack, uris)
             keep(spotify)
             replace(settings, spotify.settings)
             # A run with the real Spotify must not find sessions of the simulated one.

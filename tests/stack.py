@@ -458,6 +458,8 @@ class Stack:
         listen = f"127.0.0.1:{self._port.getsockname()[1]}"
         self.url = f"http://{listen}"
         self.redirect_uri = self.url + "/auth/callback"
+        app_uris = (settings or {}).get("SWAP_REDIRECT_URIS") or ""
+        self.app_uris = [uri.strip() for uri in app_uris.split(",") if uri.strip()]
 
         self.spotify = spotify
         self.redis = redis or Redis(self.directory / "redis")
@@ -478,7 +480,7 @@ class Stack:
             if self.spotify is None:
                 self.spotify = start_spotify()
                 self._own.append(self.spotify)
-            self.spotify.register(self.client_id, self.client_secret, [self.redirect_uri])
+            self.spotify.register(self.client_id, self.client_secret, [self.redirect_uri, *self.app_uris])
             for index in range(services):
                 settings = {
                     "SPOTIFY_CLIENT_ID": self.client_id,

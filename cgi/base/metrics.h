@@ -23,6 +23,8 @@ enum metric_route {
     METRIC_ROUTE_LOGOUT,
     METRIC_ROUTE_API_TOKEN,
     METRIC_ROUTE_VERIFY,
+    METRIC_ROUTE_SWAP,
+    METRIC_ROUTE_SWAP_REFRESH,
     METRIC_ROUTE_VERIFY_APP,
     METRIC_ROUTE_PREFLIGHT,
     METRIC_ROUTE_HEALTHZ,
@@ -94,7 +96,7 @@ enum metric_renewal {
 /* Who renews what a fiber waits for. */
 enum metric_waiter { METRIC_WAITER_OWN_WORKER, METRIC_WAITER_OTHER_WORKER, METRIC_WAITER__MAX };
 
-enum metric_begun { METRIC_BEGUN_LOGIN, METRIC_BEGUN__MAX };
+enum metric_begun { METRIC_BEGUN_LOGIN, METRIC_BEGUN_SWAP, METRIC_BEGUN__MAX };
 
 enum metric_ended {
     METRIC_ENDED_LOGOUT,

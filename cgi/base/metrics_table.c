@@ -14,6 +14,7 @@ static const char *const routes[METRIC_ROUTE__MAX] = {
     [METRIC_ROUTE_TOKEN] = "/token",         [METRIC_ROUTE_REFRESH] = "/refresh",
     [METRIC_ROUTE_API_TOKEN] = "/api/token", [METRIC_ROUTE_VERIFY_APP] = "/verify/app",
     [METRIC_ROUTE_VERIFY] = "/verify",       [METRIC_ROUTE_PREFLIGHT] = "/verify/preflight",
+    [METRIC_ROUTE_SWAP] = "/swap",           [METRIC_ROUTE_SWAP_REFRESH] = "/swap/refresh",
     [METRIC_ROUTE_SESSIONS] = "/sessions",   [METRIC_ROUTE_LOGOUT] = "/logout",
     [METRIC_ROUTE_HEALTHZ] = "/healthz",     [METRIC_ROUTE_READYZ] = "/readyz",
     [METRIC_ROUTE_METRICS] = "/metrics",
@@ -71,7 +72,8 @@ static const char *const waiters[METRIC_WAITER__MAX] = {
     [METRIC_WAITER_OTHER_WORKER] = "other_worker",
 };
 
-static const char *const begun[METRIC_BEGUN__MAX] = {[METRIC_BEGUN_LOGIN] = "login"};
+static const char *const begun[METRIC_BEGUN__MAX] = {
+    [METRIC_BEGUN_LOGIN] = "login", [METRIC_BEGUN_SWAP] = "swap"};
 
 static const char *const ended[METRIC_ENDED__MAX] = {
     [METRIC_ENDED_LOGOUT] = "logout",

@@ -34,13 +34,15 @@ static bool needs_renewal(const struct session *session, enum freshness freshnes
     int64_t left_s = session->expires_at - now;
     int64_t age_s = now - session->obtained_at;
     int64_t life_s = session->expires_at - session->obtained_at;
-    switch (freshness) {
-    case SESSION_NEVER:
+    bool wants_now = freshness == SESSION_NOW || freshness == SESSION_NOW_OR_AHEAD;
+    if (freshness == SESSION_NEVER) {
         return false;
-    case SESSION_NOW:
-        return left_s <= 0 || age_s >= YOUNG_S;
-    case SESSION_AHEAD:
-        break;
+    }
+    if (wants_now && (left_s <= 0 || age_s >= YOUNG_S)) {
+        return true;
+    }
+    if (freshness == SESSION_NOW) {
+        return false;
     }
     if (left_s >= ahead_s) {
         return false;
@@ -51,22 +53,46 @@ static bool needs_renewal(const struct session *session, enum freshness freshnes
     return left_s <= 0 || !was_just_renewed;
 }
 
+enum err session_freshen(struct service *service, const struct secret *secret,
+                         enum freshness freshness, struct reply *reply, struct session *session)
+{
+    int64_t retry_after_s = 0;
+    if (!needs_renewal(session, freshness, service->settings->refresh_ahead_s)) {
+        return OK;
+    }
+    enum err err = renewal_renew(service->renewals, secret, session, &retry_after_s);
+    reply->retry_after_s = (int)retry_after_s;
+    if (err != OK) {
+        session_clear(session);
+    }
+    return err;
+}
+
 enum err session_load_fresh(struct service *service, const struct request *request,
                             enum freshness freshness, struct reply *reply, struct session *out)
 {
     struct secret secret;
-    int64_t retry_after_s = 0;
     enum err err = session_load(service, request, &secret, out);
     if (err != OK) {
         return err;
     }
-    if (needs_renewal(out, freshness, service->settings->refresh_ahead_s)) {
-        err = renewal_renew(service->renewals, &secret, out, &retry_after_s);
-        reply->retry_after_s = (int)retry_after_s;
-        if (err != OK) {
-            session_clear(out);
-        }
-    }
+    err = session_freshen(service, &secret, freshness, reply, out);
     secret_wipe(&secret);
     return err;
+}
+
+void session_write_token(const struct session *session, const char *refresh_token,
+                         struct reply *reply)
+{
+    int64_t left_s = session->expires_at - clock_unix_s();
+    struct json_writer json = reply_open_json(reply, 200);
+    json_add_string(&json, "access_token", session->access_token);
+    json_add_string(&json, "token_type", "Bearer");
+    json_add_integer(&json, "expires_in", left_s > 0 ? left_s : 0);
+    json_add_string(&json, "scope", session->scope);
+    if (refresh_token) {
+        json_add_string(&json, "refresh_token", refresh_token);
+    }
+    json_close(&json);
+    reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
 }

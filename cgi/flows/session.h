@@ -13,12 +13,22 @@ enum err session_load(struct service *service, const struct request *request, st
                       struct session *out);
 
 /* SESSION_AHEAD: renew when fewer than REFRESH_AHEAD seconds are left. SESSION_NOW: renew, unless
- * the token is younger than 10 s. SESSION_NEVER: as it is (HEAD has no side effect). */
-enum freshness { SESSION_AHEAD, SESSION_NOW, SESSION_NEVER };
+ * the token is younger than 10 s. SESSION_NOW_OR_AHEAD: when either says so. SESSION_NEVER: as it
+ * is (HEAD has no side effect). */
+enum freshness { SESSION_AHEAD, SESSION_NOW, SESSION_NOW_OR_AHEAD, SESSION_NEVER };
+
+/* Renew a session that was loaded (R1) where its token needs it. Errors of renewal_renew; the
+ * session is cleared then. */
+enum err session_freshen(struct service *service, const struct secret *secret,
+                         enum freshness freshness, struct reply *reply, struct session *session);
 
 /* session_load, then a renewal where the token needs one. Errors of session_load and renewal_renew;
  * on a 503 reply->retry_after_s is set. */
 enum err session_load_fresh(struct service *service, const struct request *request,
                             enum freshness freshness, struct reply *reply, struct session *out);
+
+/* Answer with the session's access token (RFC 6749 5.1), and with refresh_token unless NULL. */
+void session_write_token(const struct session *session, const char *refresh_token,
+                         struct reply *reply);
 
 #endif

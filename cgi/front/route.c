@@ -24,6 +24,7 @@ enum {
     ROUTE_CROSS_SITE = 4, /* X-Requested-With and the origin are demanded */
     ROUTE_LOGIN = 8,      /* a person's own navigation, or a frontend that asks for JSON (L1) */
     ROUTE_FORM = 16,      /* parameters in the form alone: an address ends up in logs */
+    ROUTE_SWAP = 256,     /* there with SWAP_REDIRECT_URIS only */
     ROUTE_VERIFY = 64,    /* asked by nginx (auth_request) about a request that it has in hand */
 };
 
@@ -96,6 +97,46 @@ static enum err check_visible(const struct settings *settings, const char *value
     return OK;
 }
 
+/* RFC 7636 4.1. */
+static enum err check_verifier(const struct settings *settings, const char *value)
+{
+    static const char unreserved[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    (void)settings;
+    size_t len = strlen(value);
+    return len >= 43 && len <= 128 && strspn(value, unreserved) == len ? OK : ERR_INVALID_REQUEST;
+}
+
+static enum err check_app_uri(const struct settings *settings, const char *value)
+{
+    for (size_t i = 0; i < settings->swap_redirect_uris.count; i++) {
+        if (strcmp(value, settings->swap_redirect_uris.items[i]) == 0) {
+            return OK;
+        }
+    }
+    return ERR_INVALID_REQUEST;
+}
+
+/* RFC 6749 5.2: a refresh token that was issued to another client is an invalid_grant. */
+static enum err check_own_client(const struct settings *settings, const char *value)
+{
+    return strcmp(value, settings->client_id) == 0 ? OK : ERR_INVALID_GRANT;
+}
+
+static enum err check_refresh_grant(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    return strcmp(value, "refresh_token") == 0 ? OK : ERR_GRANT_TYPE;
+}
+
+/* Whatever was made up for a handle is answered by the handler, with invalid_grant. */
+static enum err check_nothing(const struct settings *settings, const char *value)
+{
+    (void)settings;
+    (void)value;
+    return OK;
+}
+
 /* RFC 9207 2.4: simple string comparison. Spotify sends none as yet. */
 static enum err check_issuer(const struct settings *settings, const char *value)
 {
@@ -138,7 +179,8 @@ static const struct route routes[] = {
      {{"grant_type", 128, check_visible},
       {"scope", SCOPE_MAX, check_scope},
       {"client_id", 512, check_visible},
-      {"client_secret", 512, check_visible}}},
+      {"client_secret", 512, check_visible},
+      {"refresh_token", TOKEN_MAX, check_nothing}}},
     {"/verify/app",
      ROUTE_CORS | ROUTE_VERIFY,
      verify_app_get,
@@ -150,15 +192,34 @@ static const struct route routes[] = {
      NULL,
      {{"caller", 8, check_caller}, {"renew", 5, check_switch}}},
     {"/verify/preflight", ROUTE_CORS, NULL, NULL, {{0}}},
+    {"/swap",
+     ROUTE_SWAP | ROUTE_FORM,
+     NULL,
+     swap_post,
+     {{"code", CODE_MAX, check_visible},
+      {"code_verifier", 128, check_verifier},
+      {"redirect_uri", 2048, check_app_uri}}},
+    {"/swap/refresh",
+     ROUTE_SWAP | ROUTE_FORM,
+     NULL,
+     swap_refresh_post,
+     {{"grant_type", 32, check_refresh_grant},
+      {"client_id", 128, check_own_client},
+      {"refresh_token", TOKEN_MAX, check_nothing}}},
     {"/healthz", 0, healthz_get, NULL, {{0}}},
     {"/readyz", 0, readyz_get, NULL, {{0}}},
     {"/metrics", 0, metrics_get, NULL, {{0}}},
 };
 
-static const struct route *find_route(const char *path)
+static bool is_there(const struct route *route, const struct settings *settings)
+{
+    return !(route->flags & ROUTE_SWAP) || settings->swap_redirect_uris.count > 0;
+}
+
+static const struct route *find_route(const struct settings *settings, const char *path)
 {
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        if (strcmp(routes[i].path, path) == 0) {
+        if (strcmp(routes[i].path, path) == 0 && is_there(&routes[i], settings)) {
             return &routes[i];
         }
     }
@@ -438,7 +499,7 @@ void route_serve(struct service *service, struct request *request, struct reply 
     fiber_set_local(&context);
     metrics_add(METRIC_REQUESTS_IN_HAND, 0, 1);
 
-    const struct route *route = find_route(request->route);
+    const struct route *route = find_route(service->settings, request->route);
     enum err err = serve(service, route, request, reply);
     if (err != OK) {
         problem_reply(reply, service->settings, err, wants_html(route, request, err));

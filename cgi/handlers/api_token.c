@@ -85,6 +85,7 @@ static enum err give_app_token(struct service *service, const struct request *re
     json_add_string(&json, "token_type", "Bearer");
     json_add_integer(&json, "expires_in", token.expires_at - clock_unix_s());
     json_close(&json);
+    reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
     app_token_clear(&token);
     return OK;
 }
@@ -94,12 +95,12 @@ static const struct grant {
     handler_fn *give;
 } grants[] = {
     {"client_credentials", give_app_token},
+    {"refresh_token", swap_refresh_post}, /* 6, of a handle: a public client's */
 };
 
-enum err api_token_post(struct service *service, const struct request *request, struct reply *reply)
+static enum err give(struct service *service, const struct request *request, struct reply *reply)
 {
     const char *type = request_param(request, "grant_type");
-    reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
     if (!type) {
         return ERR_INVALID_REQUEST;
     }
@@ -109,4 +110,13 @@ enum err api_token_post(struct service *service, const struct request *request, 
         }
     }
     return ERR_GRANT_TYPE;
+}
+
+enum err api_token_post(struct service *service, const struct request *request, struct reply *reply)
+{
+    enum err err = give(service, request, reply);
+    if (err != OK) {
+        reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.2; 5.1 is each grant's */
+    }
+    return err;
 }

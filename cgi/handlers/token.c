@@ -1,6 +1,5 @@
 /* GET /token and POST /refresh: the session's access token for a web frontend (RFC 10017 6.2,
  * token-mediating backend). */
-#include "base/clock.h"
 #include "base/metrics.h"
 #include "base/scope.h"
 #include "flows/session.h"
@@ -21,14 +20,7 @@ static enum err give_token(struct service *service, const struct request *reques
         session_clear(&session);
         return ERR_INSUFFICIENT_SCOPE;
     }
-    int64_t left_s = session.expires_at - clock_unix_s();
-    struct json_writer json = reply_open_json(reply, 200);
-    json_add_string(&json, "access_token", session.access_token);
-    json_add_string(&json, "token_type", "Bearer");
-    json_add_integer(&json, "expires_in", left_s > 0 ? left_s : 0);
-    json_add_string(&json, "scope", session.scope);
-    json_close(&json);
-    reply_add_header(reply, "Pragma", "no-cache"); /* RFC 6749 5.1 */
+    session_write_token(&session, NULL, reply);
     metrics_add(METRIC_TOKENS, METRIC_TOKEN_USER, request->method != METHOD_HEAD);
     session_clear(&session);
     return OK;

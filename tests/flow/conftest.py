@@ -20,6 +20,7 @@ from sessions import close_breakers  # noqa: E402
 from stack import Stack  # noqa: E402
 
 LISTED_ORIGIN = "https://app.example.test"
+APP_URIS = "party-player://spotify/callback,https://party.example.test/spotify"
 EVIDENCE = Evidence()
 
 
@@ -52,6 +53,7 @@ def running(**options):
 @pytest.fixture(scope="session")
 def shared_stack():
     settings = {"ALLOWED_ORIGINS": LISTED_ORIGIN, "LOG_LEVEL": "debug",
+                "SWAP_REDIRECT_URIS": APP_URIS,
                 "SPOTIFY_SCOPE_ALLOWED": "user-read-private user-read-email streaming playlist-read-private"}
     with running(services=2, workers=2, settings=settings) as stack:
         yield stack

@@ -1,6 +1,7 @@
 """What the whole test run left behind, kept for one search at its end: every log line, every key and value in Redis,
 every answer a browser got, against every secret that the simulated Spotify issued or saw, and every cookie."""
 
+import json
 import threading
 
 from browser import RECORDER
@@ -31,9 +32,16 @@ class Evidence:
                     if len(secret) > PREFIX:
                         self.secrets[secret] = cookie
 
+    def add_handles(self):
+        """What phones and terminals got to keep."""
+        for answer in RECORDER.answers:
+            if answer.status == 200 and b'"refresh_token"' in answer.body:
+                self.secrets[json.loads(answer.body)["refresh_token"]] = "handle"
+
     def leaks(self):
         """(kind, where) for each secret that stands where it must not."""
         self.add_cookies()
+        self.add_handles()
         by_prefix = {}
         for secret in self.secrets:
             by_prefix.setdefault(secret[:PREFIX], []).append(secret)
@@ -41,7 +49,7 @@ class Evidence:
         for where, text in self.texts:
             found += [(self.secrets[secret], where) for secret in search(text, by_prefix)]
         for answer in RECORDER.answers:
-            path = answer.url.split("?")[0].rpartition("/")[2]
+            path = route_of(answer.url)
             for part, text in answer.parts():
                 for secret in search(text, by_prefix):
                     kind = self.secrets[secret]
@@ -50,10 +58,18 @@ class Evidence:
         return sorted(set(found))
 
 
+def route_of(url):
+    """The end of the path: "token", "swap/refresh"."""
+    *_, parent, last = url.split("?")[0].split("/")
+    return f"{parent}/{last}" if parent in ("swap", "api") else last
+
+
 def is_meant(kind, path, part):
     """The places where a secret is what the answer is for (API.md 4.1)."""
     if kind == "access_token":
-        return part == "body" and path in ("token", "refresh")
+        return part == "body" and path in ("token", "refresh", "swap", "swap/refresh", "api/token")
+    if kind == "handle":
+        return part == "body" and path == "swap"
     if kind == "state":
         return path == "authorize" and part in ("location", "body")
     return kind.endswith(("spotify-login", "spotify-session")) and part == "set-cookie"

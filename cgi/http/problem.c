@@ -7,28 +7,12 @@
 #include <strings.h>
 
 #include "http/cookie.h"
+#include "http/page.h"
 #include "http/query.h"
 
 /* Redis is back, or another took its place, within a moment. Spotify takes longer. */
 #define RETRY_AFTER_STORE_S 1
 #define RETRY_AFTER_S 5
-
-/* Follows the reader's choice of light or dark by the system's own colours. */
-#define STYLE                                                                                      \
-    ":root{color-scheme:light dark;font:1.125rem/1.5 system-ui,sans-serif}"                        \
-    "body{margin:0}"                                                                               \
-    "main{max-width:32rem;margin:15vh auto 0;padding:0 1.5rem}"                                    \
-    "h1{font-size:1.5rem;line-height:1.25}"                                                        \
-    "a{display:inline-block;padding:.6em 1.4em;border-radius:2em;background:#1ed760;color:#000;"   \
-    "font-weight:600;text-decoration:none}"                                                        \
-    "a:focus-visible{outline:3px solid CanvasText;outline-offset:3px}"                             \
-    ".support{font-size:.8rem}"
-/* base64 of SHA-256 of STYLE: the one thing that the page may use. */
-#define STYLE_HASH "sha256-C2sxVNrITPni0uzevrmLaJ2xi31R6e185CKyW1Jz7Ak="
-
-#define PAGE_POLICY                                                                                \
-    "default-src 'none'; style-src '" STYLE_HASH "'; frame-ancestors 'none'; base-uri 'none'; "    \
-    "form-action 'none'"
 
 /* Headers of an answer begun before the error was found that must not stay: they belong to that
  * answer, or are set anew here. */
@@ -115,42 +99,22 @@ static const char *page_title(enum err err)
     }
 }
 
-static void add_escaped(struct buf *out, const char *text)
-{
-    for (const char *p = text; *p; p++) {
-        if (strchr("&<>\"'", *p)) {
-            buf_addf(out, "&#%d;", *p);
-        } else {
-            buf_addc(out, *p);
-        }
-    }
-}
-
 static void write_page(struct reply *reply, const struct settings *settings, enum err err)
 {
     int status = err_status(err);
-    struct buf *out = &reply->body;
-    buf_addf(out,
-             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-             "<meta name=\"robots\" content=\"noindex\">\n"
-             "<title>%s</title>\n<style>" STYLE
-             "</style>\n</head>\n<body>\n<main>\n<h1>%s</h1>\n<p>",
-             page_title(err), page_title(err));
-    add_escaped(out, err_text(err));
-    buf_adds(out, "</p>\n");
+    page_open(reply, status, page_title(err), false);
+    page_add(reply, "<p>");
+    page_add_text(reply, err_text(err));
+    page_add(reply, "</p>\n");
     if (err == ERR_INVALID_STATE || needs_login(err) || status == 503) {
-        buf_adds(out, "<p><a href=\"");
-        add_escaped(out, settings->login_url);
-        buf_adds(out, "\">Log in again</a></p>\n");
+        page_add(reply, "<p><a href=\"");
+        page_add_text(reply, settings->login_url);
+        page_add(reply, "\">Log in again</a></p>\n");
     }
-    buf_adds(out, "<p class=\"support\">For support: <code>");
-    add_escaped(out, err_word(err));
-    buf_adds(out, "</code></p>\n</main>\n</body>\n</html>\n");
-    reply->status = status;
-    reply_add_header(reply, "Content-Type", "text/html; charset=utf-8");
-    reply_add_header(reply, "Content-Security-Policy", PAGE_POLICY);
-    reply_add_header(reply, "X-Frame-Options", "DENY");
+    page_add(reply, "<p class=\"support\">For support: <code>");
+    page_add_text(reply, err_word(err));
+    page_add(reply, "</code></p>\n");
+    page_close(reply);
 }
 
 static void add_retry_after(struct reply *reply, enum err err)

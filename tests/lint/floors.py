@@ -16,7 +16,7 @@ LIBRARIES = {
     r"fcgi\w*\.h": r"front/",
     r"hiredis/.*": r"store/redis",
     r"curl/.*": r"spotify/upstream\.c|base/origin\.c",
-    r"sodium\.h": r"base/(seal|buf)\.c",
+    r"sodium\.h": r"base/(seal|seal_box|buf)\.c",
     r"jansson\.h": r"base/json\.[ch]|spotify/answer\.c",
 }
 

@@ -44,6 +44,11 @@ static const struct meaning meanings[ERR__MAX] = {
                             "Name and secret of a service client are needed, by HTTP Basic."},
     [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant here."},
 
+    [ERR_PENDING] = {400, "authorization_pending", "Nobody has entered the code yet. Keep asking."},
+    [ERR_SLOW_DOWN] = {400, "slow_down", "Asked too soon. Wait 5 seconds longer each time."},
+    [ERR_DENIED] = {400, "access_denied", "The user said no."},
+    [ERR_EXPIRED] = {400, "expired_token", "The code has expired. Ask for a new one."},
+
     [ERR_NO_COOKIE] = {401, LOGIN_REQUIRED, "Nobody is logged in. Please log in."},
     [ERR_ABSENT] = {401, LOGIN_REQUIRED, "This login has ended. Please log in again."},
     [ERR_REPLACED] = {401, LOGIN_REQUIRED,
@@ -109,6 +114,10 @@ const char *err_name(enum err err)
         [ERR_INSUFFICIENT_SCOPE] = "insufficient_scope",
         [ERR_INVALID_CLIENT] = "invalid_client",
         [ERR_GRANT_TYPE] = "grant_type",
+        [ERR_PENDING] = "pending",
+        [ERR_SLOW_DOWN] = "slow_down",
+        [ERR_DENIED] = "denied",
+        [ERR_EXPIRED] = "expired",
         [ERR_NO_COOKIE] = "no_cookie",
         [ERR_ABSENT] = "absent",
         [ERR_REPLACED] = "replaced",

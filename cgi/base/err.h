@@ -19,6 +19,12 @@ enum err {
     ERR_INVALID_CLIENT,     /* no service client, or one that does not prove it (RFC 6749 5.2) */
     ERR_GRANT_TYPE,         /* a grant_type that is not offered (RFC 6749 5.2) */
 
+    /* What a device is told (RFC 8628 3.5). */
+    ERR_PENDING,   /* nobody has entered its code yet */
+    ERR_SLOW_DOWN, /* asked too soon, or too often */
+    ERR_DENIED,    /* somebody said no */
+    ERR_EXPIRED,   /* its codes have expired */
+
     /* What became of a session. Only ERR_ABSENT clears the cookie (API.md 4.5). */
     ERR_NO_COOKIE, /* no session cookie came: a Strict one stays at home on a cross-site request */
     ERR_ABSENT,    /* there is no such session */

@@ -15,9 +15,9 @@ static const char *const routes[METRIC_ROUTE__MAX] = {
     [METRIC_ROUTE_API_TOKEN] = "/api/token", [METRIC_ROUTE_VERIFY_APP] = "/verify/app",
     [METRIC_ROUTE_VERIFY] = "/verify",       [METRIC_ROUTE_PREFLIGHT] = "/verify/preflight",
     [METRIC_ROUTE_SWAP] = "/swap",           [METRIC_ROUTE_SWAP_REFRESH] = "/swap/refresh",
-    [METRIC_ROUTE_SESSIONS] = "/sessions",   [METRIC_ROUTE_LOGOUT] = "/logout",
-    [METRIC_ROUTE_HEALTHZ] = "/healthz",     [METRIC_ROUTE_READYZ] = "/readyz",
-    [METRIC_ROUTE_METRICS] = "/metrics",
+    [METRIC_ROUTE_DEVICE] = "/device",       [METRIC_ROUTE_SESSIONS] = "/sessions",
+    [METRIC_ROUTE_LOGOUT] = "/logout",       [METRIC_ROUTE_HEALTHZ] = "/healthz",
+    [METRIC_ROUTE_READYZ] = "/readyz",       [METRIC_ROUTE_METRICS] = "/metrics",
 };
 
 static const char *const statuses[METRIC_STATUS__MAX] = {
@@ -73,7 +73,7 @@ static const char *const waiters[METRIC_WAITER__MAX] = {
 };
 
 static const char *const begun[METRIC_BEGUN__MAX] = {
-    [METRIC_BEGUN_LOGIN] = "login", [METRIC_BEGUN_SWAP] = "swap"};
+    [METRIC_BEGUN_LOGIN] = "login", [METRIC_BEGUN_SWAP] = "swap", [METRIC_BEGUN_DEVICE] = "device"};
 
 static const char *const ended[METRIC_ENDED__MAX] = {
     [METRIC_ENDED_LOGOUT] = "logout",

@@ -32,6 +32,12 @@ void login_clear(struct login *login)
     *login = (struct login){0};
 }
 
+void device_clear(struct device *device)
+{
+    xfree_secret(device->scope);
+    *device = (struct device){0};
+}
+
 void login_outcome_clear(struct login_outcome *outcome)
 {
     xfree_secret(outcome->location);

@@ -40,6 +40,13 @@ struct login {
     char *return_to;
     char previous[SECRET_NAME_LEN + 1]; /* name of the session the browser had, or "" */
     int64_t started_at;                 /* unix seconds */
+    char device[SECRET_NAME_LEN + 1];   /* name of the device that it is for, or "" */
+};
+
+/* A device that waits for a login (RFC 8628), as the page that connects it needs it. */
+struct device {
+    char name[SECRET_NAME_LEN + 1]; /* of its boxes (seal_box.h) */
+    char *scope;                    /* asked for */
 };
 
 /* How a login ended, kept for a browser that delivers the same callback again. */
@@ -62,7 +69,7 @@ struct session {
     int64_t authorized_at;    /* when the user agreed */
     int64_t suspect_since;    /* 0, or when Spotify first refused it (API.md 4.6) */
     int64_t suspect_tried_at; /* the last refusal */
-    char *agent; /* the browser that logged in, like "Firefox on Linux"; NULL: unknown */
+    char *agent;              /* what logged in, like "Firefox on Linux"; NULL: unknown */
     struct profile profile;
 };
 
@@ -83,6 +90,7 @@ struct listing {
 void profile_clear(struct profile *profile);
 void tokens_clear(struct tokens *tokens);
 void login_clear(struct login *login);
+void device_clear(struct device *device);
 void login_outcome_clear(struct login_outcome *outcome);
 void session_clear(struct session *session);
 void app_token_clear(struct app_token *token);

@@ -10,7 +10,7 @@ struct code_grant {
     const char *redirect_uri; /* the one that the code was sent to */
     const char *verifier;     /* NULL: without PKCE */
     const char *scope;        /* asked for; "" where that is not known */
-    const char *agent;        /* whose login: a family of browsers, "" or NULL: unknown */
+    const char *agent;        /* what logs in, for its user to see; "" or NULL: unknown */
 };
 
 /* Redeem the code, read the profile, store the session under secret. OK: *out is that session, and

@@ -7,8 +7,6 @@
 
 #include "base/metrics.h"
 
-#include "flows/session.h"
-
 void handle_derive(const struct secret *handle, struct secret *out)
 {
     secret_derive("handle", handle, out);
@@ -47,24 +45,33 @@ enum err handle_swap(struct service *service, const struct code_grant *grant, st
     return err;
 }
 
-enum err handle_refresh(struct service *service, const char *text, struct reply *reply)
+enum err handle_load(struct service *service, const struct secret *handle, enum freshness freshness,
+                     struct reply *reply, struct session *out)
 {
     struct secret secret;
-    struct session session = {0};
-    if (secret_parse(text, &secret) != OK) {
-        return ERR_INVALID_GRANT;
-    }
-    handle_derive(&secret, &secret);
-    enum err err = store_get_session(service->store, &secret, STORE_USE, &session);
+    handle_derive(handle, &secret);
+    enum err err = store_get_session(service->store, &secret, STORE_USE, out);
     if (err == OK) {
-        err = session_freshen(service, &secret, SESSION_NOW_OR_AHEAD, reply, &session);
+        err = session_freshen(service, &secret, freshness, reply, out);
     }
     secret_wipe(&secret);
+    bool is_over = err == ERR_ABSENT || err == ERR_REPLACED || err == ERR_SUSPECT;
+    return is_over ? ERR_INVALID_GRANT : err;
+}
+
+enum err handle_refresh(struct service *service, const char *text, struct reply *reply)
+{
+    struct secret handle;
+    struct session session = {0};
+    if (secret_parse(text, &handle) != OK) {
+        return ERR_INVALID_GRANT;
+    }
+    enum err err = handle_load(service, &handle, SESSION_NOW_OR_AHEAD, reply, &session);
+    secret_wipe(&handle);
     if (err == OK) {
         session_write_token(&session, NULL, reply);
         metrics_count(METRIC_TOKENS, METRIC_TOKEN_USER);
         session_clear(&session);
     }
-    bool is_over = err == ERR_ABSENT || err == ERR_REPLACED || err == ERR_SUSPECT;
-    return is_over ? ERR_INVALID_GRANT : err;
+    return err;
 }

@@ -9,6 +9,7 @@
 #include "base/fiber.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "flows/device.h"
 #include "flows/grant.h"
 #include "http/return_to.h"
 
@@ -32,6 +33,9 @@ enum err login_begin(struct service *service, const struct login_wish *wish, str
     login.return_to = xstrdup(wish->return_to);
     if (wish->previous) {
         session_name(wish->previous, login.previous);
+    }
+    if (wish->device) {
+        memcpy(login.device, wish->device, strlen(wish->device) + 1);
     }
     enum err err = store_put_login(service->store, &state, wish->binding, &login); /* L4 */
     if (err == OK) {                                                               /* L5 */
@@ -89,6 +93,41 @@ static bool gives_session_again(struct service *service, const struct login_outc
     return gives;
 }
 
+/* C3 to C6 for this browser: its session is in out. */
+static enum err open_session(struct service *service, const struct code_grant *grant,
+                             const char *previous, struct login_outcome *out)
+{
+    struct session session = {0};
+    int64_t retry_after_s = 0; /* nobody to tell: a browser is on its way */
+    secret_new(&out->session);
+    enum err err = grant_redeem(service, grant, &out->session, &session, &retry_after_s);
+    if (err != OK) {
+        return err;
+    }
+    out->has_session = true;
+    metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
+    if (store_replace_session(service->store, previous, &session) != OK) { /* C6 */
+        log_warn("previous session not ended");
+    } else if (previous[0]) {
+        metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED);
+    }
+    session_clear(&session);
+    return OK;
+}
+
+/* The error word for return_to when a login failed. */
+static const char *name_failure(enum err err)
+{
+    log_line(err == ERR_REJECTED ? LOG_ERROR : LOG_WARN, "login failed",
+             LOG_TEXT("reason", err_name(err)));
+    metrics_count_word(METRIC_LOGINS, err_name(err));
+    if (err == ERR_EXPIRED) {
+        return err_word(err);
+    }
+    bool is_refused = err == ERR_REFUSED || err == ERR_REJECTED || err == ERR_MISCONFIGURED;
+    return is_refused ? "login_failed" : "temporarily_unavailable";
+}
+
 /* C3 to C6: the error word for return_to, NULL when the login was good. */
 static const char *log_in(struct service *service, const struct login_callback *callback,
                           const struct login *login, struct login_outcome *out)
@@ -98,31 +137,15 @@ static const char *log_in(struct service *service, const struct login_callback *
         .redirect_uri = service->settings->redirect_uri,
         .verifier = login->verifier,
         .scope = login->scope,
-        .agent = callback->agent,
+        .agent = login->device[0] ? "Device" : callback->agent,
     };
-    struct session session = {0};
-    int64_t retry_after_s = 0; /* nobody to tell: a browser is on its way */
-    secret_new(&out->session);
-    enum err err = grant_redeem(service, &grant, &out->session, &session, &retry_after_s);
-    if (err == OK) {
-        out->has_session = true;
-        metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
-        metrics_count(METRIC_LOGINS, METRIC_LOGIN_SUCCESS);
-        if (store_replace_session(service->store, login->previous, &session) != OK) { /* C6 */
-            log_warn("previous session not ended");
-        } else if (login->previous[0]) {
-            metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED);
-        }
+    enum err err = login->device[0] ? device_give(service, &grant, login->device)
+                                    : open_session(service, &grant, login->previous, out);
+    if (err != OK) {
+        return name_failure(err);
     }
-    session_clear(&session);
-    if (err == OK) {
-        return NULL;
-    }
-    log_line(err == ERR_REJECTED ? LOG_ERROR : LOG_WARN, "login failed",
-             LOG_TEXT("reason", err_name(err)));
-    metrics_count_word(METRIC_LOGINS, err_name(err));
-    bool is_refused = err == ERR_REFUSED || err == ERR_REJECTED || err == ERR_MISCONFIGURED;
-    return is_refused ? "login_failed" : "temporarily_unavailable";
+    metrics_count(METRIC_LOGINS, METRIC_LOGIN_SUCCESS);
+    return NULL;
 }
 
 /* C3 to C7 for the one delivery that took the login. */
@@ -131,8 +154,12 @@ static void finish_taken(struct service *service, const struct login_callback *c
 {
     const char *error = NULL;
     if (callback->error) {
-        error = strcmp(callback->error, "access_denied") == 0 ? "access_denied" : "server_error";
+        bool is_no = strcmp(callback->error, "access_denied") == 0;
+        error = is_no ? "access_denied" : "server_error";
         metrics_count_word(METRIC_LOGINS, error);
+        if (is_no && login->device[0]) {
+            (void)device_refuse(service, login->device); /* D5; else it waits until it expires */
+        }
     } else {
         error = log_in(service, callback, login, out);
     }

@@ -11,7 +11,8 @@
  *   C4  profile
  *   C5  new session, stored before its cookie is sent
  *   C6  end the session that was there
- *   C7  redirect (the handler) */
+ *   C7  redirect (the handler)
+ * A login for a device goes the same way; in place of C5 and C6 stands D6 of device.h. */
 #ifndef FLOWS_LOGIN_H
 #define FLOWS_LOGIN_H
 
@@ -23,6 +24,7 @@ struct login_wish {
     bool show_dialog;
     const struct secret *binding;  /* the login cookie's */
     const struct secret *previous; /* the session the browser has now, or NULL */
+    const char *device;            /* name of the device that it is for, or NULL: this browser */
 };
 
 /* L3 to L5: append the URL of Spotify's authorization page to url. ERR_STORE: nothing was stored.

@@ -26,6 +26,7 @@ enum {
     ROUTE_FORM = 16,      /* parameters in the form alone: an address ends up in logs */
     ROUTE_SWAP = 256,     /* there with SWAP_REDIRECT_URIS only */
     ROUTE_VERIFY = 64,    /* asked by nginx (auth_request) about a request that it has in hand */
+    ROUTE_DEVICE = 512,   /* there with DEVICE_LOGIN only */
 };
 
 struct param_rule {
@@ -180,7 +181,8 @@ static const struct route routes[] = {
       {"scope", SCOPE_MAX, check_scope},
       {"client_id", 512, check_visible},
       {"client_secret", 512, check_visible},
-      {"refresh_token", TOKEN_MAX, check_nothing}}},
+      {"refresh_token", TOKEN_MAX, check_nothing},
+      {"device_code", 1024, check_nothing}}},
     {"/verify/app",
      ROUTE_CORS | ROUTE_VERIFY,
      verify_app_get,
@@ -206,6 +208,16 @@ static const struct route routes[] = {
      {{"grant_type", 32, check_refresh_grant},
       {"client_id", 128, check_own_client},
       {"refresh_token", TOKEN_MAX, check_nothing}}},
+    {"/device",
+     ROUTE_DEVICE | ROUTE_PAGE | ROUTE_FORM,
+     device_get,
+     device_post,
+     {{"action", 7, check_visible},
+      {"user_code", 64, check_nothing},
+      {"form", SECRET_NAME_LEN, check_visible},
+      {"done", 5, check_switch},
+      {"error", 64, check_visible},
+      {"scope", SCOPE_MAX, check_allowed_scope}}},
     {"/healthz", 0, healthz_get, NULL, {{0}}},
     {"/readyz", 0, readyz_get, NULL, {{0}}},
     {"/metrics", 0, metrics_get, NULL, {{0}}},
@@ -213,7 +225,10 @@ static const struct route routes[] = {
 
 static bool is_there(const struct route *route, const struct settings *settings)
 {
-    return !(route->flags & ROUTE_SWAP) || settings->swap_redirect_uris.count > 0;
+    if (route->flags & ROUTE_SWAP) {
+        return settings->swap_redirect_uris.count > 0;
+    }
+    return !(route->flags & ROUTE_DEVICE) || settings->device_login;
 }
 
 static const struct route *find_route(const struct settings *settings, const char *path)
@@ -246,6 +261,9 @@ static const char *allowed_methods(const struct route *route)
     bool options = route->flags & ROUTE_CORS;
     if (!route->get && !route->post) {
         return "OPTIONS";
+    }
+    if (route->get && route->post) {
+        return "GET, HEAD, POST";
     }
     if (route->get) {
         return options ? "GET, HEAD, OPTIONS" : "GET, HEAD";
@@ -373,11 +391,12 @@ static enum err check_params(const struct settings *settings, const struct route
                              const struct query *query, const struct query *form,
                              struct request *request)
 {
+    bool form_only = route->flags & ROUTE_FORM && request->method == METHOD_POST;
     for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
         const struct param_rule *rule = &route->params[i];
         const char *value = query_get(query, rule->name);
         const char *in_form = query_get(form, rule->name);
-        if (value && (in_form || route->flags & ROUTE_FORM)) {
+        if (value && (in_form || form_only)) {
             return ERR_INVALID_REQUEST;
         }
         value = value ? value : in_form;
@@ -461,10 +480,12 @@ static enum err serve(struct service *service, const struct route *route, struct
     return call_handler(service, route, caller, request, reply);
 }
 
+/* A POST that no page of ours sends is a program's. */
 static bool wants_html(const struct route *route, const struct request *request, enum err err)
 {
     return route && route->flags & ROUTE_PAGE && err != ERR_METHOD &&
-           !request_prefers_json(request);
+           !request_prefers_json(request) &&
+           (request->method != METHOD_POST || request_param(request, "action"));
 }
 
 static void add_common_headers(const struct settings *settings, const struct request *request,

@@ -96,6 +96,7 @@ static const struct grant {
 } grants[] = {
     {"client_credentials", give_app_token},
     {"refresh_token", swap_refresh_post}, /* 6, of a handle: a public client's */
+    {"urn:ietf:params:oauth:grant-type:device_code", device_token_post}, /* RFC 8628 3.4 */
 };
 
 static enum err give(struct service *service, const struct request *request, struct reply *reply)

@@ -22,6 +22,9 @@ handler_fn verify_get;        /* verify.c */
 handler_fn verify_app_get;    /* verify_app.c */
 handler_fn swap_post;         /* swap.c */
 handler_fn swap_refresh_post; /* swap.c */
+handler_fn device_get;        /* device.c */
+handler_fn device_post;       /* device.c */
+handler_fn device_token_post; /* device.c */
 handler_fn healthz_get;       /* status.c */
 handler_fn readyz_get;        /* status.c */
 handler_fn metrics_get;       /* metrics.c */

@@ -17,7 +17,7 @@
 enum kind {
     TEXT,  /* char *, owned; not written while NULL */
     TIME,  /* int64_t from 0 on */
-    NAME,  /* char[SECRET_NAME_LEN + 1], a session's name or "" */
+    NAME,  /* char[SECRET_NAME_LEN + 1], a name or "" */
     SECRET /* struct secret */
 };
 enum need { OPTIONAL, REQUIRED, NOT_EMPTY };
@@ -36,6 +36,12 @@ static const struct field login_fields[] = {
     {3, TEXT, offsetof(struct login, return_to), NOT_EMPTY, RETURN_TO_MAX},
     {4, NAME, offsetof(struct login, previous), REQUIRED, 0},
     {5, TIME, offsetof(struct login, started_at), REQUIRED, 0},
+    {6, NAME, offsetof(struct login, device), OPTIONAL, 0},
+};
+
+static const struct field device_fields[] = {
+    {1, NAME, offsetof(struct device, name), REQUIRED, 0},
+    {2, TEXT, offsetof(struct device, scope), REQUIRED, SCOPE_MAX},
 };
 
 /* The session is there only where the login was good. */
@@ -228,6 +234,22 @@ enum err record_parse_login(const char *text, size_t len, struct login *out)
     enum err err = parse(login_fields, COUNT(login_fields), text, len, out, &seen);
     if (err != OK) {
         login_clear(out);
+    }
+    return err;
+}
+
+void record_format_device(const struct device *device, struct buf *out)
+{
+    format(device_fields, COUNT(device_fields), device, out);
+}
+
+enum err record_parse_device(const char *text, size_t len, struct device *out)
+{
+    unsigned seen;
+    *out = (struct device){0};
+    enum err err = parse(device_fields, COUNT(device_fields), text, len, out, &seen);
+    if (err != OK) {
+        device_clear(out);
     }
     return err;
 }

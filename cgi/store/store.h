@@ -89,6 +89,9 @@ enum store_use { STORE_USE, STORE_LOOK };
 enum err store_get_session(struct store *store, const struct secret *secret, enum store_use use,
                            struct session *out);
 
+/* Let a session that nobody holds yet end in life_ms, unless it is used before. */
+enum err store_limit_session(struct store *store, const struct secret *secret, int64_t life_ms);
+
 /* End one session. OK also when there is none. session says whose it is; NULL when unknown. */
 enum err store_end_session(struct store *store, const struct secret *secret,
                            const struct session *session);

@@ -203,6 +203,19 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
     return err;
 }
 
+enum err store_limit_session(struct store *store, const struct secret *secret, int64_t life_ms)
+{
+    char name[SECRET_NAME_LEN + 1];
+    struct buf key = {0};
+    struct store_number life = store_number(life_ms);
+    session_name(secret, name);
+    store_key(store, "session", name, &key);
+    const struct redis_arg args[] = {REDIS_TEXT("PEXPIRE"), REDIS_BUF(&key), REDIS_TEXT(life.text)};
+    enum err err = redis_command(store->redis, args, 3, NULL);
+    buf_clear(&key);
+    return err;
+}
+
 enum err store_end_session(struct store *store, const struct secret *secret,
                            const struct session *session)
 {

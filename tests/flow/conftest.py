@@ -53,7 +53,7 @@ def running(**options):
 @pytest.fixture(scope="session")
 def shared_stack():
     settings = {"ALLOWED_ORIGINS": LISTED_ORIGIN, "LOG_LEVEL": "debug",
-                "SWAP_REDIRECT_URIS": APP_URIS,
+                "SWAP_REDIRECT_URIS": APP_URIS, "DEVICE_LOGIN": "on",
                 "SPOTIFY_SCOPE_ALLOWED": "user-read-private user-read-email streaming playlist-read-private"}
     with running(services=2, workers=2, settings=settings) as stack:
         yield stack

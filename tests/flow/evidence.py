@@ -6,7 +6,8 @@ import threading
 
 from browser import RECORDER
 
-PREFIX = 16  # every secret is longer; texts are searched for their beginnings first
+PREFIX = 8  # every secret is at least as long; texts are searched for their beginnings first
+LEAST = 17  # what is shorter, but for the codes of devices, was made up by a test
 
 
 class Evidence:
@@ -19,7 +20,7 @@ class Evidence:
         """Take everything from a stack that still runs, or whose Redis and simulator do."""
         with self._lock:
             for kind, values in stack.spotify.secrets_by_kind().items():
-                self.secrets.update({value: kind for value in values if len(value) > PREFIX})
+                self.secrets.update({value: kind for value in values if len(value) >= LEAST})
             self.secrets[stack.client_secret] = "client_secret"
             self.texts += [(f"log {name}", text) for name, text in stack.logs().items()]
             self.texts += list(redis_texts(stack.redis))
@@ -29,14 +30,19 @@ class Evidence:
             for name, value in answer.headers:
                 if name.lower() == "set-cookie":
                     cookie, _, secret = value.split(";")[0].partition("=")
-                    if len(secret) > PREFIX:
+                    if len(secret) >= LEAST:
                         self.secrets[secret] = cookie
 
     def add_handles(self):
-        """What phones and terminals got to keep."""
+        """What phones and terminals got to keep, and the codes of terminals."""
         for answer in RECORDER.answers:
             if answer.status == 200 and b'"refresh_token"' in answer.body:
                 self.secrets[json.loads(answer.body)["refresh_token"]] = "handle"
+            if answer.status == 200 and b'"device_code"' in answer.body:
+                codes = json.loads(answer.body)
+                self.secrets[codes["device_code"]] = "device_code"
+                self.secrets[codes["user_code"]] = "user_code"
+                self.secrets[codes["user_code"].replace("-", "")] = "user_code"
 
     def leaks(self):
         """(kind, where) for each secret that stands where it must not."""
@@ -69,9 +75,11 @@ def is_meant(kind, path, part):
     if kind == "access_token":
         return part == "body" and path in ("token", "refresh", "swap", "swap/refresh", "api/token")
     if kind == "handle":
-        return part == "body" and path == "swap"
+        return part == "body" and path in ("swap", "api/token")
+    if kind in ("device_code", "user_code"):
+        return part == "body" and path == "device"
     if kind == "state":
-        return path == "authorize" and part in ("location", "body")
+        return path in ("authorize", "device") and part in ("location", "body")
     return kind.endswith(("spotify-login", "spotify-session")) and part == "set-cookie"
 
 

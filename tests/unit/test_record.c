@@ -166,7 +166,8 @@ static void a_login_reads_back(void **state)
          .scope = xstrdup("one two"),
          .return_to = xstrdup("/page?a=1&b=%20#top"),
          .previous = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq",
-         .started_at = 1769900000},
+         .started_at = 1769900000,
+         .device = "qponmlkjihgfedcbazyxwvutsrqponmlkjihgfedcba"},
         {.scope = xstrdup(""), .return_to = xstrdup("/")},
     };
     for (size_t i = 0; i < 2; i++) {
@@ -179,6 +180,7 @@ static void a_login_reads_back(void **state)
         same(back.return_to, logins[i].return_to);
         same(back.previous, logins[i].previous);
         assert_int_equal(back.started_at, logins[i].started_at);
+        same(back.device, logins[i].device);
         login_clear(&back);
         login_clear(&logins[i]);
         buf_clear(&text);
@@ -203,6 +205,24 @@ static void what_is_no_login_is_refused(void **state)
         assert_int_equal(record_parse_login(cases[i].text, cases[i].len, &login), cases[i].want);
         login_clear(&login);
     }
+}
+
+static void a_device_reads_back(void **state)
+{
+    (void)state;
+    struct device device = {.name = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq",
+                            .scope = xstrdup("one two")};
+    struct device back;
+    struct buf text = {0};
+    record_format_device(&device, &text);
+    assert_int_equal(record_parse_device(text.data, text.len, &back), OK);
+    same(back.name, device.name);
+    same(back.scope, device.scope);
+    device_clear(&back);
+    assert_int_equal(record_parse_device(text.data, text.len - 1, &back), ERR_FORMAT);
+    assert_null(back.scope);
+    device_clear(&device);
+    buf_clear(&text);
 }
 
 static void an_outcome_reads_back(void **state)
@@ -305,6 +325,7 @@ int main(void)
         cmocka_unit_test(what_is_no_session_is_refused),
         cmocka_unit_test(a_login_reads_back),
         cmocka_unit_test(what_is_no_login_is_refused),
+        cmocka_unit_test(a_device_reads_back),
         cmocka_unit_test(an_outcome_reads_back),
         cmocka_unit_test(what_is_no_outcome_is_refused),
         cmocka_unit_test(an_app_token_reads_back),

@@ -5,9 +5,10 @@
  *   D3  the page: the person's code is looked up; wrong ones are counted by address
  *   D4  yes or no, from our own page in this browser (the handler)
  *   D5  no: the device is told so. Yes: a login begins (L2 to L5) that knows whose it is
- *   D6  in the callback, in place of C5 and C6: a session under a handle of the device's own, left
- * in a box that only the device code opens D7  the device asks how it stands D8  it gets the handle
- * and a token, once */
+ *   D6  in the callback, in place of C5 and C6: a session under a handle, left in a sealed box
+ *   D7  the device asks how it stands
+ *   D8  it gets the handle and a token, once
+ * The handle is the device's own, and the box opens to the device code alone. */
 #ifndef FLOWS_DEVICE_H
 #define FLOWS_DEVICE_H
 

@@ -301,9 +301,9 @@ static void a_listing_reads_back(void **state)
         assert_int_equal(back.begun_at, listings[i].begun_at);
         assert_int_equal(back.used_at, listings[i].used_at);
         same(back.agent, listings[i].agent);
+        listing_clear(&back);
         assert_int_equal(record_parse_listing(text.data, text.len - 1, &back), ERR_FORMAT);
         assert_null(back.agent);
-        listing_clear(&back);
         listing_clear(&listings[i]);
         buf_clear(&text);
     }

@@ -176,6 +176,17 @@ def test_logout_everywhere_ends_a_devices_handle(stack, terminal):
     assert_error(terminal.refresh(handle), 400, "invalid_grant")
 
 
+def test_a_devices_handle_is_listed_with_the_sessions_of_its_user_and_ended_by_its_id(stack, terminal):
+    connect(Browser(stack), terminal, "listed-device")
+    handle = terminal.poll().json()["refresh_token"]
+    browser = sessions.log_in(stack, "listed-device")
+    own, listed = browser.fetch("GET", "/sessions").json()["sessions"]
+    assert own["current"] and listed["user_agent"] == "Device" and listed["begun_at"] and listed["last_used_at"]
+    assert browser.fetch("POST", "/logout", data={"id": listed["id"]}).status_code == 204
+    assert_error(terminal.refresh(handle), 400, "invalid_grant")
+    assert browser.session().json()["authenticated"]
+
+
 def test_the_scope_asked_for_is_the_devices(stack):
     terminal = Terminal(stack).begin(scope="streaming user-read-private")
     connect(Browser(stack), terminal)

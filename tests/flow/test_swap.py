@@ -478,6 +478,17 @@ def test_logout_of_a_browser_leaves_handles(stack, phone):
     assert phone.refresh().status_code == 200
 
 
+def test_a_handle_is_listed_with_the_sessions_of_its_user_and_ended_by_its_id(stack):
+    phone = Phone(stack, user="listed-phone").log_in()
+    browser = sessions.log_in(stack, "listed-phone")
+    own, listed = browser.fetch("GET", "/sessions").json()["sessions"]
+    assert own["current"] and listed["user_agent"] == "Phone app" and listed["begun_at"] and listed["last_used_at"]
+    assert phone.handle not in json.dumps(listed)
+    assert browser.fetch("POST", "/logout", data={"id": listed["id"]}).status_code == 204
+    assert_error(phone.refresh(), 400, "invalid_grant")
+    assert browser.session().json()["authenticated"]
+
+
 def test_handles_are_no_session_of_their_browser(stack, phone):
     """A swap ends nothing: the record of each handle is its own."""
     first = phone.log_in().handle

@@ -11,9 +11,11 @@ import redis as redis_client
 
 import traffic
 from browser import Browser
+from phone import Phone
 from redis_proxy import RedisProxy
 from sessions import OWN_COOKIE, PREFIX, assert_unavailable, keys, log_in, log_in_with_key
 from stack import TREE, Redis, Stack, wait_until
+from terminal import Terminal, connect, open_page
 
 USER, PASSWORD = "service", "hunter2-of-the-service"
 JSON = {"Accept": "application/json"}
@@ -33,7 +35,8 @@ def faulty(tmp_path_factory):
     redis.client().acl_setuser(USER, enabled=True, passwords=["+" + PASSWORD], keys=["*"], commands=["+@all"])
     proxy = RedisProxy(directory / "proxy.sock", redis.socket_path)
     url = f"unix://{USER}:{PASSWORD}@{proxy.path}"
-    with Stack(redis=redis, workers=2, settings={"REDIS_URL": url}) as stack:
+    settings = {"REDIS_URL": url, "SWAP_REDIRECT_URIS": "my-app://callback", "DEVICE_LOGIN": "on"}
+    with Stack(redis=redis, workers=2, settings=settings) as stack:
         stack.proxy = proxy
         stack.spotify.limits(secrets=1_000_000)
         yield stack
@@ -459,6 +462,11 @@ def test_commands_that_the_readme_names_are_enough(faulty):
         browser, other = log_in(faulty), log_in(faulty, expires_in=1)
         for call in (browser.session, browser.token, browser.refresh, other.token, lambda: browser.fetch("GET", "/sessions")):
             assert call().status_code == 200
+        assert Phone(faulty).log_in().refresh().status_code == 200
+        terminal = Terminal(faulty).begin()
+        assert open_page(browser, "BCDF-GHJK").status_code == terminal.poll().status_code == 400
+        connect(browser, terminal)
+        assert terminal.poll().status_code == 200
         assert log_in(faulty).logout().status_code == browser.logout(all=True).status_code == 204
         assert browser.token().status_code == 401
     faulty.redis.client().execute_command("ACL", "SETUSER", USER, "allkeys")

@@ -46,9 +46,10 @@ struct fiber {
     void (*function)(void *); /* set while it runs something */
     void *argument;
     void *local;
-    uv_timer_t timer;   /* for fiber_sleep */
+    uv_timer_t timer;   /* for fiber_sleep and fiber_park_for */
     struct fiber *next; /* in the ready queue, or in the pool */
     bool is_ready;
+    bool is_timed;    /* in fiber_park_for, which ends for one of two reasons */
     void *fake_stack; /* AddressSanitizer's, while switched away */
 };
 
@@ -231,7 +232,9 @@ void fiber_park(void)
 
 void fiber_wake(struct fiber *fiber)
 {
-    make_ready(fiber);
+    if (!fiber->is_timed || !fiber->is_ready) {
+        make_ready(fiber);
+    }
 }
 
 static void wake_sleeper(uv_timer_t *timer)
@@ -246,6 +249,16 @@ void fiber_sleep(uint64_t ms)
     uv_update_time(fibers.loop);
     uv_timer_start(&self->timer, wake_sleeper, ms, 0);
     fiber_park();
+}
+
+void fiber_park_for(uint64_t ms)
+{
+    struct fiber *self = fibers.self;
+    assert(self);
+    self->is_timed = true;
+    fiber_sleep(ms);
+    uv_timer_stop(&self->timer);
+    self->is_timed = false;
 }
 
 void *fiber_get_local(void)

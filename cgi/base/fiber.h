@@ -22,6 +22,10 @@ struct fiber *fiber_self(void);
 /* Wait until somebody calls fiber_wake on this fiber. Only inside a fiber. */
 void fiber_park(void);
 
+/* The same, for ms milliseconds at most. The fiber goes on after the loop has delivered what had
+ * arrived by then, also when this process stood still meanwhile. */
+void fiber_park_for(uint64_t ms);
+
 /* Let a parked fiber go on, soon. Once for each park. */
 void fiber_wake(struct fiber *fiber);
 

@@ -29,6 +29,9 @@
  * being closed: a POST is not sent twice. */
 #define IDLE_CONNECTION_MAX_S 30L
 
+/* What has arrived at the deadline may take curl more than one turn of the loop. */
+#define LAST_TURNS_MS 10
+
 struct upstream {
     const struct settings *settings;
     uv_loop_t *loop;
@@ -55,7 +58,8 @@ struct transfer {
     struct fiber *fiber;
     struct upstream_answer *answer;
     CURL *easy;
-    CURLcode result; /* set when the fiber is woken */
+    bool is_ended;
+    CURLcode result; /* once it is */
     size_t header_bytes;
     bool is_post;
     bool is_sent;
@@ -74,7 +78,7 @@ static void release(struct upstream *upstream)
     }
 }
 
-static void finish_transfer(struct transfer *transfer, CURLcode result)
+static void end_transfer(struct transfer *transfer, CURLcode result)
 {
     struct upstream *upstream = transfer->upstream;
     curl_multi_remove_handle(upstream->multi, transfer->easy);
@@ -83,6 +87,12 @@ static void finish_transfer(struct transfer *transfer, CURLcode result)
         transfer->next->link = transfer->link;
     }
     transfer->result = result;
+    transfer->is_ended = true;
+}
+
+static void finish_transfer(struct transfer *transfer, CURLcode result)
+{
+    end_transfer(transfer, result);
     fiber_wake(transfer->fiber);
 }
 
@@ -220,8 +230,8 @@ static size_t take_header(char *line, size_t size, size_t count, void *context)
 }
 
 /* CURLOPT_PREREQFUNCTION: the request is about to go out, or, when a kept connection broke before
- * an answer, to go out again. curl's own clock begins when it first looks at the call; a process
- * that stood still before that must not send what its caller's lease no longer covers. */
+ * an answer, to go out again. A process that stood still must not send what its caller's lease no
+ * longer covers. */
 static int permit_request(void *context, char *remote_ip, char *local_ip, int remote_port,
                           int local_port)
 {
@@ -283,7 +293,6 @@ static void set_request(const struct upstream *upstream, CURL *easy,
 {
     bool is_https = strncmp(call->url, "https:", 6) == 0;
     curl_easy_setopt(easy, CURLOPT_URL, call->url);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms);
     /* A burst of calls waits for the first connection, and shares it where the server speaks
      * HTTP/2, rather than do a TLS handshake for each. Over plain http curl would wait for a whole
      * answer. */
@@ -338,8 +347,22 @@ static void put_handle(struct upstream *upstream, CURL *easy)
     upstream->handles[upstream->handle_count++] = easy;
 }
 
-/* Hand the call to curl, and park until advance or upstream_free says that it is over. */
-static void run_transfer(struct transfer *transfer)
+/* Wait until advance or upstream_free says that it is over, or its time is. That is not for curl to
+ * say: it looks at the clock before it reads, and a process that stood still would throw away an
+ * answer that came in time, and under rotation the session with it. */
+static void await_end(struct transfer *transfer, uint64_t timeout_ms)
+{
+    fiber_park_for(timeout_ms);
+    if (!transfer->is_ended) {
+        fiber_park_for(LAST_TURNS_MS);
+    }
+    if (!transfer->is_ended) {
+        end_transfer(transfer, CURLE_OPERATION_TIMEDOUT);
+    }
+}
+
+/* Hand the call to curl, and park until it is over. */
+static void run_transfer(struct transfer *transfer, uint64_t timeout_ms)
 {
     struct upstream *upstream = transfer->upstream;
 
@@ -356,7 +379,7 @@ static void run_transfer(struct transfer *transfer)
     if (curl_multi_add_handle(upstream->multi, transfer->easy) != CURLM_OK) {
         abort(); /* out of memory */
     }
-    fiber_park();
+    await_end(transfer, timeout_ms);
     upstream->in_flight--;
     metrics_add(METRIC_CALLS_IN_FLIGHT, 0, -1);
 }
@@ -405,7 +428,7 @@ enum err upstream_call(struct upstream *upstream, const struct upstream_call *ca
     set_limits(upstream->settings, transfer.easy);
     set_request(upstream, transfer.easy, call);
     set_callbacks(&transfer);
-    run_transfer(&transfer);
+    run_transfer(&transfer, (uint64_t)call->timeout_ms);
 
     curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
     answer->status = (int)status;

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fiber.h"
@@ -82,6 +83,46 @@ static void sleepers_wake_in_the_order_of_their_time(void **state)
     assert_true(clock_mono_ms() - begun_ms >= 60);
 }
 
+static void park_for_a_while(void *argument)
+{
+    parked = fiber_self();
+    fiber_park_for(*(uint64_t *)argument);
+    note('p');
+    fiber_park_for(1); /* whatever ended the first, nothing of it is left */
+    note('q');
+}
+
+static void wake_parked(uv_timer_t *timer)
+{
+    (void)timer;
+    fiber_wake(parked);
+}
+
+/* Before its time is over, when both happen in one turn of the loop, and never. */
+static void a_fiber_that_parks_for_a_while_goes_on_once(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t park_ms, wake_ms;
+    } table[] = {{5000, 20}, {20, 20}, {20, 0}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        uint64_t park_ms = table[i].park_ms;
+        uv_timer_t timer;
+        trace[0] = '\0';
+        uv_timer_init(uv_default_loop(), &timer);
+        fiber_spawn(park_for_a_while, &park_ms);
+        uv_run(uv_default_loop(), UV_RUN_NOWAIT);
+        if (table[i].wake_ms) {
+            uv_timer_start(&timer, wake_parked, table[i].wake_ms, 0);
+        }
+        usleep(40 * 1000); /* both are due at once */
+        run_all();
+        assert_string_equal(trace, "pq");
+        uv_close((uv_handle_t *)&timer, NULL);
+        uv_run(uv_default_loop(), UV_RUN_NOWAIT);
+    }
+}
+
 static void keep_local(void *argument)
 {
     assert_null(fiber_get_local()); /* also where a stack is used again */
@@ -136,6 +177,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wake_up_comes_from_the_loop),
         cmocka_unit_test(sleepers_wake_in_the_order_of_their_time),
+        cmocka_unit_test(a_fiber_that_parks_for_a_while_goes_on_once),
         cmocka_unit_test(the_local_pointer_is_a_fibers_own),
         cmocka_unit_test(thousands_of_stacks_come_and_go),
     };

@@ -255,6 +255,27 @@ static void each_call_has_its_own_deadline(void **state)
     upstream_answer_clear(&hanging.answer);
 }
 
+/* As a process does that is stopped, or does not get the processor: its answer lies there. */
+static void an_answer_that_came_in_time_is_read_late(void **state)
+{
+    static const char *const table[] = {"/slow", "/chunked", "/at-cap"};
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct trial trial = {
+            .upstream = *state, .path = table[i], .form = "a=b", .timeout_ms = 300};
+        server_forget();
+        fiber_spawn(run_trial, &trial);
+        for (uint64_t until = clock_mono_ms() + 5000;
+             server_count_requests() == 0 && clock_mono_ms() < until;) {
+            uv_run(&loop, UV_RUN_NOWAIT);
+        }
+        usleep(500 * 1000);
+        run_loop();
+        assert_int_equal(trial.err, OK);
+        assert_int_equal(trial.answer.status, 200);
+        upstream_answer_clear(&trial.answer);
+    }
+}
+
 /* The kept ones may be dead, and nobody knows as yet. */
 static void a_call_alone_takes_a_new_connection(void **state)
 {
@@ -432,6 +453,7 @@ int main(void)
         CALL_TEST(a_broken_answer_is_no_answer),
         CALL_TEST(nobody_there_is_an_error_in_which_nothing_was_sent),
         CALL_TEST(each_call_has_its_own_deadline),
+        CALL_TEST(an_answer_that_came_in_time_is_read_late),
         CALL_TEST(a_call_alone_takes_a_new_connection),
         CALL_TEST(a_post_carries_the_form_and_basic),
         CALL_TEST(a_get_carries_the_bearer_and_nothing_of_the_call_before),

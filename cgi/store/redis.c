@@ -393,6 +393,8 @@ static enum err run_commands(struct redis *redis, const struct redis_arg *args,
 {
     uint64_t begin_us = clock_mono_us();
     struct wait wait = {.fiber = fiber_self(), .is_quiet = is_quiet};
+    /* The loop's clock is that of its last turn, and this process may have stood still since. */
+    uv_update_time(redis->loop);
     wait.deadline_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
     assert(wait.fiber);
     await_attempt(redis);

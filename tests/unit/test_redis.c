@@ -321,6 +321,20 @@ static void test_reply_that_arrived_in_time_counts(void **state)
     run_body(body_late, NULL);
 }
 
+static void body_begun_late(void *argument)
+{
+    (void)argument;
+    usleep(TIMEOUT_MS * 2 * 1000);
+    CHECK(COMMAND(NULL, "PING") == OK);
+}
+
+/* The process stood still between the loop's look at the clock and the command. */
+static void test_command_has_its_time_from_when_it_begins(void **state)
+{
+    (void)state;
+    run_body(body_begun_late, NULL);
+}
+
 static void body_refused(void *argument)
 {
     int fd = *(int *)argument;
@@ -641,6 +655,7 @@ int main(void)
         TEST(test_killed_and_restarted),
         TEST(test_deadline_is_kept_while_redis_is_stopped),
         TEST(test_reply_that_arrived_in_time_counts),
+        TEST(test_command_has_its_time_from_when_it_begins),
         TEST(test_tcp_refused_and_silent),
         TEST(test_host_by_name),
         TEST(test_unknown_host_blocks_nobody),

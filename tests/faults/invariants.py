@@ -14,6 +14,17 @@ def only_renewals_in_flight_lost(run):
     return [f"lost: {session.user}" for session in run.lost() if session.name not in run.record.in_flight_to_the_end()]
 
 
+def lost_are_the_doomed(run):
+    """Lost is who has to be, and nobody else: the new token went down with a killed worker."""
+    lost, doomed = {session.name: session.user for session in run.lost()}, run.record.doomed()
+    return [f"lost: {lost[name]}" for name in lost.keys() - doomed] + [f"not lost: {name}" for name in doomed - lost.keys()]
+
+
+def who_is_lost_hears_so(run):
+    return [f"{session.user} hears {answer.status} {answer.error}" for session, answer in run.last_words.items()
+            if not answer.good and not answer.asks_for_a_login]
+
+
 def no_refresh_token_twice(run):
     """Unless the first call was lost on the way."""
     return [f"sent again: a token of {run.record.owners[token]}" for token in run.record.tokens_sent_twice()]
@@ -29,7 +40,7 @@ def only_retryable_503(run):
     lost = set(run.lost())
     return [f"{answer.route} of {answer.session.user}: {answer.status} {answer.error} after {answer.seconds:.1f} s"
             for answer in run.answers if not answer.good and not answer.retryable and
-            not (answer.status == 401 and answer.session in lost)]
+            not (answer.asks_for_a_login and answer.session in lost)]
 
 
 def no_cookie_cleared(run):

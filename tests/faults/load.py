@@ -43,6 +43,10 @@ class Answer:
         return self.status == 200
 
     @property
+    def asks_for_a_login(self):
+        return self.status == 401 and self.error == "login_required"
+
+    @property
     def retryable(self):
         """The answer that says nothing about the session (API.md 4.5)."""
         return (self.status == 503 and self.error == "temporarily_unavailable" and not self.sets_cookie and

@@ -153,7 +153,7 @@ class SpotifyConnection:
             return None
         head, body, end = found
         asked = self.pending.popleft() if self.pending else Message()
-        facts = {"status": int(head[9:12])}
+        facts = {**asked.facts, "status": int(head[9:12])}
         if asked.token and facts["status"] == 200:
             with contextlib.suppress(ValueError, AttributeError):
                 facts["new_token"] = json.loads(body).get("refresh_token") or asked.token

@@ -7,7 +7,6 @@ connection; until it returns, nothing passes in that direction of this connectio
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -33,43 +32,11 @@ class Event:
 
     @property
     def pid(self):
-        return self.connection.pid
+        return self.message.facts.get("pid", self.connection.pid)
 
     @property
     def record(self):
         return self.connection.proxy.record
-
-
-class Ports:
-    """Which process has a local TCP port. One look at /proc answers for all connections of a burst."""
-
-    def __init__(self):
-        self._pids = {}
-
-    def take(self, port, pids):
-        if port not in self._pids:
-            self._pids = self._look(pids)
-        return self._pids.pop(port, None)
-
-    def forget(self, port):
-        """Its connection has ended, and another process may get it."""
-        self._pids.pop(port, None)
-
-    @staticmethod
-    def _look(pids):
-        with open("/proc/net/tcp") as table:
-            next(table)
-            ports = {f"socket:[{fields[9]}]": int(fields[1].rpartition(":")[2], 16)
-                     for fields in map(str.split, table) if fields[9] != "0"}
-        found = {}
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                for name in os.listdir(f"/proc/{pid}/fd"):
-                    with contextlib.suppress(OSError):
-                        port = ports.get(os.readlink(f"/proc/{pid}/fd/{name}"))
-                        if port is not None:
-                            found[port] = pid
-        return found
 
 
 class Way:
@@ -142,7 +109,7 @@ class Connection:
         self.reader, self.writer = reader, writer
         self.server_writer = None
         self.protocol = proxy.protocol()
-        self.pid, self.port = proxy.find_peer(writer)
+        self.pid = proxy.find_peer(writer)
         self.worker_left = False
         self.last_call = None  # the Record's
 
@@ -177,7 +144,6 @@ class Proxy:
         self.connections = set()
         self.is_away = False
         self._server = None
-        self._ports = Ports()
 
     async def start(self, path=None):
         if path is not None:
@@ -197,14 +163,11 @@ class Proxy:
         return await asyncio.open_unix_connection(self.target, limit=CHUNK)
 
     def find_peer(self, writer):
-        """(pid, port), the latter None on a unix socket."""
+        """The worker's pid; None on a port, where only what is asked tells who asks."""
         peer = writer.get_extra_info("socket")
-        if peer.family == socket.AF_UNIX:
-            pid = UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0]
-            self.record.pids.add(pid)
-            return pid, None
-        port = peer.getpeername()[1]
-        return self._ports.take(port, self.record.pids - self.record.dead), port
+        if peer.family != socket.AF_UNIX:
+            return None
+        return UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0]
 
     async def _accept(self, reader, writer):
         if self.is_away:
@@ -219,7 +182,6 @@ class Proxy:
             connection.close()
             self.connections.discard(connection)
             self.record.ended(connection)
-            self._ports.forget(connection.port)
 
     def cut(self):
         for connection in list(self.connections):

@@ -23,12 +23,18 @@ class Call:
     pid: int
     connection: object
     sent_at: float
+    rotated: bool = False  # Spotify has carried it out: the token that was sent is of no use any more
     delivered: bool = False  # the answer went to the worker
     given_up: bool = False  # but the worker had closed the connection: on a busy machine it may be late
     refused: bool = False
     stored: bool = False
     killed: bool = False  # its worker was, before the result was stored
-    overslept: bool = False  # its worker stood still for longer than the call may take, and gave it up, answer or not
+    overslept: bool = False  # its worker stood still until its lease had run out: another may have sent the token again
+
+    @property
+    def doomed(self):
+        """The new token was nowhere but in the worker that was killed, or on its way there."""
+        return self.killed and self.rotated and not self.stored
 
     @property
     def in_flight_to_the_end(self):
@@ -38,10 +44,10 @@ class Call:
 
 
 class Record:
-    def __init__(self, deadline_s):
+    def __init__(self, deadline_s, lease_s):
         self.deadline_s = deadline_s  # of one call to Spotify
+        self.lease_s = lease_s
         self.rules = []
-        self.pids = set()
         self.dead = set()
         self.stops = set()  # under way
         self.owners = {}  # refresh token: session
@@ -49,6 +55,7 @@ class Record:
 
     def clear(self):
         self.calls = []
+        self.takers = {}  # session: pid of who has its lease, or had it last
         self.open = {}  # (pid, session): the Call whose result is not stored
         self.sent = Counter()  # refresh token: how often
         self.on_their_way = {}  # refresh token: the Call that has no answer yet
@@ -67,8 +74,12 @@ class Record:
     def see(self, connection, message):
         """Before it passes: the rule for it, if any."""
         self.steps[message.step] += 1
-        if message.step == "R4 after":
-            self._answered(connection, message)
+        if message.facts.get("word") == b"taken":  # at R3, or at the last look of a waiter
+            self.takers[message.session] = connection.pid
+        elif message.step == "R4 before":
+            message.facts["pid"] = self.takers.get(self.owners.get(message.token))
+        elif message.step == "R4 after":
+            self._answered(message)
         elif message.step == "R5 after":
             self._stored(connection, message)
         elif message.step == "R6 before":
@@ -82,7 +93,7 @@ class Record:
     def passed(self, connection, message):
         if message.step == "R4 before":
             self._sent(connection, message)
-        elif message.step == "R4 after" and "call" in message.facts:
+        elif message.step == "R4 after" and message.facts.get("is_waited_for"):
             message.facts["call"].delivered = True
 
     def ended(self, connection):
@@ -95,23 +106,25 @@ class Record:
 
     def _sent(self, connection, message):
         session = self.owners.get(message.token)
-        call = Call(session, message.token, connection.pid, connection, time.monotonic(),
-                    killed=connection.pid in self.dead)
-        connection.last_call = call
+        pid = message.facts["pid"]
+        call = Call(session, message.token, pid, connection, time.monotonic(), killed=pid in self.dead)
+        connection.last_call = message.facts["call"] = call
         if message.token in self.on_their_way:
             self.violations.append(f"two calls at once for {session}")
         self.calls.append(call)
         self.sent[message.token] += 1
         self.open[call.pid, session] = self.on_their_way[message.token] = call
 
-    def _answered(self, connection, message):
-        call = self.on_their_way.get(message.token)
-        if call is None or call.connection is not connection:
+    def _answered(self, message):
+        call = message.facts.get("call")
+        if call is None:
             return
-        del self.on_their_way[message.token]
-        message.facts["call"] = call
+        if self.on_their_way.get(message.token) is call:
+            del self.on_their_way[message.token]
+            message.facts["is_waited_for"] = True
         if "new_token" in message.facts:
             self.owners[message.facts["new_token"]] = call.session
+            call.rotated = message.facts["new_token"] != call.token
         else:
             call.refused = 400 <= message.facts["status"] < 600
 
@@ -140,11 +153,10 @@ class Record:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    def stood_still(self, pid, seconds):
-        if seconds < self.deadline_s:
-            return
+    def stood_still(self, pid):
+        """It is to go on: its leases began up to a second before their calls."""
         for call in self._open_of(pid):
-            call.overslept = True
+            call.overslept = time.monotonic() - call.sent_at > self.lease_s - 1
 
     def _open_of(self, pid):
         return [call for (owner, _), call in self.open.items() if owner == pid]
@@ -157,6 +169,9 @@ class Record:
 
     def in_flight_when_killed(self):
         return {call.session for call in self.calls if call.killed and not call.stored and not call.refused}
+
+    def doomed(self):
+        return {call.session for call in self.calls if call.doomed}
 
     def tokens_sent_twice(self):
         """Refresh tokens that were sent again though the first call's result was stored."""

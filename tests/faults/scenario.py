@@ -31,7 +31,14 @@ from record import Record  # noqa: E402
 from stack import Redis, Stack, start_spotify, wait_until  # noqa: E402
 
 UPSTREAM_TIMEOUT_MS, STORE_TIMEOUT_MS = 1000, 400
-LEASE_S = (UPSTREAM_TIMEOUT_MS + 2 * STORE_TIMEOUT_MS) / 1000 + 2
+
+
+def lease_s(upstream_timeout_ms, store_timeout_ms):
+    """As cgi/flows/renewal_lead.c has it."""
+    return (upstream_timeout_ms + 2 * store_timeout_ms) / 1000 + 2
+
+
+LEASE_S = lease_s(UPSTREAM_TIMEOUT_MS, STORE_TIMEOUT_MS)
 KEEP = 1_000_000
 SHOWN = 10
 
@@ -70,8 +77,8 @@ def stop(seconds):
         try:
             await asyncio.sleep(seconds)
         finally:
+            event.record.stood_still(event.pid)
             event.record.signal(event.pid, signal.SIGCONT)
-        event.record.stood_still(event.pid, seconds)
 
     async def stopped(event):
         event.record.signal(event.pid, signal.SIGSTOP)
@@ -113,8 +120,9 @@ class Scenario:
     def __init__(self, services=2, workers=2, settings=None, seed=None):
         self.seed = int(os.environ.get("SEED", 0)) or seed or random.SystemRandom().randrange(1, 1 << 31)
         self.random = random.Random(self.seed)
-        timeout_ms = (settings or {}).get("UPSTREAM_TIMEOUT_MS", UPSTREAM_TIMEOUT_MS)
-        self.record = Record(timeout_ms / 1000)
+        times = {"UPSTREAM_TIMEOUT_MS": UPSTREAM_TIMEOUT_MS, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **(settings or {})}
+        self.record = Record(times["UPSTREAM_TIMEOUT_MS"] / 1000,
+                             lease_s(times["UPSTREAM_TIMEOUT_MS"], times["STORE_TIMEOUT_MS"]))
         self.sessions, self.answers, self.last_words = [], [], {}
         self.done = {}  # what every() did, how often
         self._users = 0
@@ -178,7 +186,8 @@ class Scenario:
         wait_until(lambda: all(len(service.workers()) == workers and service.ready()
                                for service in self.stack.services), 20, "all workers")
         self.spotify.reset()
-        self.spotify.behave("token", **{"expires_in": 2, **behaviours})
+        self.tokens_live_s = behaviours.get("expires_in", 2)
+        self.spotify.behave("token", **{"expires_in": self.tokens_live_s, **behaviours})
         self.stack.redis.client().flushall()
         self.record.rules.clear()
         self.record.clear()
@@ -294,6 +303,8 @@ class Scenario:
     def settle(self, deadline_s=30):
         """All faults are over: what each session says in the end."""
         self.record.rules.clear()
+        if self.record.in_flight_to_the_end():
+            time.sleep(self.tokens_live_s)  # who has an old token that is still good says that all is well
         self.last_words = self._do(loads.ask_each_until_known(self.stack.url, self.sessions, 32, deadline_s))
 
     def lost(self):

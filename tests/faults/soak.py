@@ -14,14 +14,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "flow")]
 from invariants import ALWAYS, answered_within  # noqa: E402
 from messages import STEPS  # noqa: E402
 from scenario import (STORE_TIMEOUT_MS, Scenario, cut, cut_redis, delay, end_a_worker, garble, halve,  # noqa: E402
-                      kill, kill_a_worker, stop)
+                      kill, kill_a_worker, lease_s, stop)
 
 MINUTES = float(os.environ.get("MINUTES", 1))
 ROUND_S = 20
 REST_S = (0.3, 1.5)
 SESSIONS, CLIENTS = 300, 48
 UPSTREAM_TIMEOUT_MS = 2000  # a machine that is busy with all of this shall not be taken for a Spotify that is
-LEASE_S = (UPSTREAM_TIMEOUT_MS + 2 * STORE_TIMEOUT_MS) / 1000 + 2
+LEASE_S = lease_s(UPSTREAM_TIMEOUT_MS, STORE_TIMEOUT_MS)
 NOBODY_WAITS_LONGER_S = 4 * LEASE_S + 5
 
 
@@ -43,8 +43,8 @@ async def stop_a_worker(run):
     try:
         await asyncio.sleep(seconds)
     finally:
+        run.record.stood_still(pid)
         run.record.signal(pid, signal.SIGCONT)
-        run.record.stood_still(pid, seconds)
 
 
 async def reload_a_service(run):

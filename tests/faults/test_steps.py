@@ -3,8 +3,8 @@ whole grant when a rotated one comes again."""
 
 import pytest
 
-from invariants import (ALWAYS, answered_within, no_cookie_cleared, no_session_lost, one_call_at_a_time,
-                        only_retryable_503)
+from invariants import (ALWAYS, answered_within, lost_are_the_doomed, no_cookie_cleared, no_session_lost,
+                        one_call_at_a_time, only_retryable_503, who_is_lost_hears_so)
 from messages import STEPS
 from scenario import LEASE_S, STORE_TIMEOUT_MS, UPSTREAM_TIMEOUT_MS, cut, delay, garble, halve, kill, stop
 
@@ -13,6 +13,7 @@ from scenario import LEASE_S, STORE_TIMEOUT_MS, UPSTREAM_TIMEOUT_MS, cut, delay,
 FATAL = ("R4 after", "R5 before")
 REDIS_STEPS = [step for step in STEPS if "R4" not in step]
 LONGER_THAN_THE_LEASE_S = LEASE_S + 0.5
+SHORTER_THAN_THE_LEASE_S = UPSTREAM_TIMEOUT_MS / 1000 + 1
 NOBODY_WAITS_LONGER_S = LONGER_THAN_THE_LEASE_S + 2 * LEASE_S
 ROTATING = {"rotation": "new", "kill_grant_on_reuse": True}
 
@@ -40,6 +41,7 @@ def in_turn(names, actions, quick):
 def test_a_worker_is_killed(run, step):
     break_at(run, step, kill, **ROTATING)
     run.hold(*ALWAYS, answered_within(NOBODY_WAITS_LONGER_S))
+    run.hold(lost_are_the_doomed, who_is_lost_hears_so)
     if step in FATAL:
         assert run.lost(), "the renewal at that step was seen to go down: that the others live is no luck"
 
@@ -49,6 +51,14 @@ def test_a_worker_is_killed(run, step):
 def test_a_worker_stands_still_for_longer_than_its_lease(run, step, action):
     break_at(run, step, action, **ROTATING)
     run.hold(*ALWAYS, answered_within(NOBODY_WAITS_LONGER_S))
+
+
+@pytest.mark.parametrize("step, action", in_turn(STEPS, [stop(SHORTER_THAN_THE_LEASE_S)],
+                                                 lambda step, _: step == "R4 after"))
+def test_what_came_while_a_worker_stood_still_is_read(run, step, action):
+    """For longer than it would have waited: a new token that lies there is the only one that works."""
+    break_at(run, step, action, **ROTATING)
+    run.hold(*ALWAYS, answered_within(NOBODY_WAITS_LONGER_S), no_session_lost)
 
 
 @pytest.mark.parametrize("step, action", in_turn(FATAL, [stop(LONGER_THAN_THE_LEASE_S)],

@@ -13,7 +13,7 @@ static struct secret holder, content;
 static char name[SECRET_NAME_LEN + 1];
 static uint8_t box[BOX_LEN];
 
-static int set_up(void **state)
+static enum err set_up(void **state)
 {
     (void)state;
     secret_new(&holder);

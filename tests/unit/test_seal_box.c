@@ -13,13 +13,13 @@ static struct secret holder, content;
 static char name[SECRET_NAME_LEN + 1];
 static uint8_t box[BOX_LEN];
 
-static enum err set_up(void **state)
+static int set_up(void **state)
 {
     (void)state;
     secret_new(&holder);
     secret_new(&content);
     box_name(&holder, name);
-    return box_fill(name, &content, box);
+    return box_fill(name, &content, box) == OK ? 0 : -1;
 }
 
 static void the_holder_opens_it(void **state)

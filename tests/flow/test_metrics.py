@@ -92,7 +92,7 @@ def test_a_path_that_is_none_is_counted_as_unknown(single, path):
 
 
 def test_each_route_of_the_table_has_a_label_and_a_group():
-    routes = set(re.findall(r'^    \{"(/[a-z/]+)",', (TREE / "cgi/front/route.c").read_text(), re.M))
+    routes = set(re.findall(r'^    \{"(/[a-z/]+)",', (TREE / "cgi/front/routes.c").read_text(), re.M))
     words = re.search(r"routes\[METRIC_ROUTE__MAX\] = \{(.*?)\};", (TREE / "cgi/base/metrics_table.c").read_text(), re.S)
     grouped = re.search(r"group_of\[METRIC_ROUTE__MAX\] = \{(.*?)\};", (TREE / "cgi/base/metrics.c").read_text(), re.S)
     labels = dict(re.findall(r'\[(METRIC_ROUTE_\w+)\] = "([^"]+)"', words[1]))

@@ -125,7 +125,7 @@ def test_69_a_malformed_verifier_is_400_without_a_call(stack, phone, verifier):
 
 def test_69_a_wrong_verifier_is_invalid_grant(phone):
     _, challenge = new_verifier()
-    assert_error(phone.swap(phone.code(challenge=challenge), code_verifier="x" * 43), 400, "invalid_grant")
+    assert_error(phone.swap(phone.code(challenge=challenge), code_verifier="not-the-verifier-of-this-login-but-another-one"), 400, "invalid_grant")
 
 
 def test_69_a_missing_verifier_is_the_phones_mistake(phone):

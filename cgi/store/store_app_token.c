@@ -8,7 +8,6 @@
 #include "store/store_impl.h"
 
 /* How long those who waited can see that there is no token; who comes anew tries again. */
-#define FAILED_MS "1000"
 
 /* A3. What is shorter than a record counts as none. KEYS: app-token, lease. ARGV: version seen,
  * owner, TTL in ms, the owner that was waited for
@@ -37,15 +36,6 @@ static struct redis_script put_script = {
               "end "
               "redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) "
               "return {'done'}",
-};
-
-/* KEYS: lease. ARGV: owner, "1" when there is no token. */
-static struct redis_script release_script = {
-    .source =
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
-        "if ARGV[2] == '1' then redis.call('SET', KEYS[1], '!' .. ARGV[1], 'PX', " FAILED_MS ") "
-        "else redis.call('DEL', KEYS[1]) end "
-        "return 1",
 };
 
 struct app_keys {
@@ -184,11 +174,7 @@ enum err store_put_app_token(struct store *store, const struct lease *lease, int
 enum err store_release_app_lease(struct store *store, const struct lease *lease, bool failed)
 {
     struct app_keys keys = app_keys(store);
-    struct redis_value value = {0};
-    const struct redis_arg names[] = {REDIS_BUF(&keys.lease)};
-    const struct redis_arg args[] = {REDIS_TEXT(lease->owner), REDIS_TEXT(failed ? "1" : "0")};
-    enum err err = redis_eval(store->redis, &release_script, names, 1, args, 2, &value);
-    redis_value_clear(&value);
+    enum err err = store_release_key(store, &keys.lease, lease, failed);
     app_keys_clear(&keys);
     return err;
 }

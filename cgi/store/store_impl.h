@@ -42,6 +42,11 @@ bool store_is_reply(const struct redis_value *value, const char *word, size_t co
 enum err store_open(const struct store *store, const char *kind, const struct secret *secret,
                     const struct buf *aad, const void *sealed, size_t len, struct buf *plain);
 
+/* Release the lease under key if it is still that owner's. failed: let others see for a second that
+ * what it was taken for failed. */
+enum err store_release_key(struct store *store, const struct buf *key, const struct lease *lease,
+                           bool failed);
+
 /* A session in the value of its key: store_session.c's, used by store_lease.c. */
 
 /* The generation as it stands before the sealed record: big endian. */

@@ -46,7 +46,7 @@ static struct redis_script commit_script = {
               "return {'done'}",
 };
 
-/* KEYS: lease. ARGV: owner, "1" when the renewal failed. */
+/* KEYS: lease. ARGV: owner, "1" when what it was taken for failed. */
 static struct redis_script release_script = {
     .source =
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
@@ -199,15 +199,22 @@ out:
     return err;
 }
 
+enum err store_release_key(struct store *store, const struct buf *key, const struct lease *lease,
+                           bool failed)
+{
+    struct redis_value value = {0};
+    const struct redis_arg names[] = {REDIS_BUF(key)};
+    const struct redis_arg args[] = {REDIS_TEXT(lease->owner), REDIS_TEXT(failed ? "1" : "0")};
+    enum err err = redis_eval(store->redis, &release_script, names, 1, args, 2, &value);
+    redis_value_clear(&value);
+    return err;
+}
+
 enum err store_release_lease(struct store *store, const struct secret *secret,
                              const struct lease *lease, bool failed)
 {
     struct lease_keys keys = lease_keys(store, secret);
-    struct redis_value value = {0};
-    const struct redis_arg names[] = {REDIS_BUF(&keys.lease)};
-    const struct redis_arg args[] = {REDIS_TEXT(lease->owner), REDIS_TEXT(failed ? "1" : "0")};
-    enum err err = redis_eval(store->redis, &release_script, names, 1, args, 2, &value);
-    redis_value_clear(&value);
+    enum err err = store_release_key(store, &keys.lease, lease, failed);
     lease_keys_clear(&keys);
     return err;
 }

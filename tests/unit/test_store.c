@@ -1,9 +1,8 @@
 /* What the store promises, against a real Redis: who gets what, what is fenced, what a dump shows.
  */
-#include "redis_server.h"
+#include "store_server.h"
 
 #include "base/log.h"
-#include "store/redis.h"
 #include "store/store_impl.h"
 
 #define TOKEN "access-token-in-clear"
@@ -12,54 +11,16 @@
 #define RETURN_TO "/return-to-in-clear"
 #define USER "user-in-clear"
 
-static struct settings settings;
-static struct store *store;
-static struct redis *redis; /* the test's own look at the keys */
-
-static void make_keys(void)
-{
-    settings.keys.count = 1;
-    strcpy(settings.keys.keys[0].kid, "k1");
-    memset(settings.keys.keys[0].key, 7, SEAL_KEY_LEN);
-}
-
 static int set_up(void **state)
 {
     (void)state;
-    static char prefix[] = "test:";
     static char client_id[] = "client";
-    server_start("");
-    memset(&settings, 0, sizeof(settings));
-    settings.redis.socket_path = server_socket;
-    settings.redis_prefix = prefix;
-    settings.client_id = client_id;
-    settings.store_timeout_ms = 500;
-    settings.session_idle_ttl_s = 1000;
-    settings.session_max_age_s = 100000;
-    settings.login_ttl_s = 600;
-    make_keys();
-    store = store_new(uv_default_loop(), &settings);
-    redis = redis_new(uv_default_loop(), &settings);
+    settings = (struct settings){.client_id = client_id,
+                                 .session_idle_ttl_s = 1000,
+                                 .session_max_age_s = 100000,
+                                 .login_ttl_s = 600};
+    store_start();
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    store_free(store);
-    redis_free(redis);
-    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
-    server_kill();
-    return 0;
-}
-
-static struct redis_value ask(const char *name, const char *a, const char *b)
-{
-    struct redis_value value = {0};
-    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(a ? a : ""),
-                                     REDIS_TEXT(b ? b : "")};
-    CHECK(redis_command(redis, args, b ? 3 : a ? 2 : 1, &value) == OK);
-    return value;
 }
 
 static int64_t ask_integer(const char *name, const char *a, const char *b)

@@ -1,57 +1,25 @@
 /* The app's token in a real Redis: who has the lease, what is taken over, what a dump shows. */
-#include "redis_server.h"
+#include "store_server.h"
 
 #include "base/log.h"
-#include "store/redis.h"
-#include "store/store.h"
 
 #define TOKEN "app-token-in-clear"
 #define CLIENT_ID "client-id-in-clear"
 #define CLIENT_SECRET "client-secret-in-clear"
 #define LEASE_MS 5000
 
-static struct settings settings;
-static struct store *store;
-static struct redis *redis; /* the test's own look at the keys */
-
 static int set_up(void **state)
 {
     (void)state;
-    server_start("");
-    settings = (struct settings){.redis.socket_path = server_socket,
-                                 .redis_prefix = (char *)"test:",
-                                 .client_id = (char *)CLIENT_ID,
-                                 .client_secret = (char *)CLIENT_SECRET,
-                                 .store_timeout_ms = 500};
-    settings.keys.count = 1;
-    strcpy(settings.keys.keys[0].kid, "k1");
-    memset(settings.keys.keys[0].key, 7, SEAL_KEY_LEN);
-    store = store_new(uv_default_loop(), &settings);
-    redis = redis_new(uv_default_loop(), &settings);
+    settings =
+        (struct settings){.client_id = (char *)CLIENT_ID, .client_secret = (char *)CLIENT_SECRET};
+    store_start();
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    store_free(store);
-    redis_free(redis);
-    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
-    server_kill();
-    return 0;
-}
-
-static struct redis_value ask(const char *name, const char *a)
-{
-    struct redis_value value = {0};
-    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(a)};
-    CHECK(redis_command(redis, args, 2, &value) == OK);
-    return value;
 }
 
 static int64_t count_keys(const char *pattern)
 {
-    struct redis_value keys = ask("KEYS", pattern);
+    struct redis_value keys = ask("KEYS", pattern, NULL);
     int64_t count = (int64_t)keys.item_count;
     redis_value_clear(&keys);
     return count;
@@ -171,7 +139,7 @@ static void body_short(void *argument)
     for (size_t i = 0; i < sizeof(shorts) / sizeof(shorts[0]); i++) {
         CHECK(take(0, &lease) == OK);
         CHECK(store_put_app_token(store, &lease, 0, &token) == OK);
-        struct redis_value keys = ask("KEYS", "test:app-token:*");
+        struct redis_value keys = ask("KEYS", "test:app-token:*", NULL);
         CHECK(keys.item_count == 1);
         const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_BUF(&keys.items[0].text),
                                          REDIS_TEXT(shorts[i])};
@@ -222,14 +190,14 @@ static void body_dump(void *argument)
     struct app_token token = new_token(1000);
     CHECK(take(0, &lease) == OK);
     CHECK(store_put_app_token(store, &lease, 0, &token) == OK);
-    struct redis_value keys = ask("KEYS", "*");
+    struct redis_value keys = ask("KEYS", "*", NULL);
     CHECK(keys.item_count == 1);
-    struct redis_value value = ask("GET", buf_str(&keys.items[0].text));
+    struct redis_value value = ask("GET", buf_str(&keys.items[0].text), NULL);
     CHECK(value.text.len > 100);
     for (size_t i = 0; i < 3; i++) {
         CHECK(!contains(&keys.items[0].text, words[i]) && !contains(&value.text, words[i]));
     }
-    struct redis_value left = ask("PTTL", buf_str(&keys.items[0].text));
+    struct redis_value left = ask("PTTL", buf_str(&keys.items[0].text), NULL);
     CHECK(left.integer > 3590000 && left.integer <= 3600000);
     redis_value_clear(&value);
     redis_value_clear(&keys);

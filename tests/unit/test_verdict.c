@@ -1,45 +1,15 @@
 /* store/store_verdict.c against a real Redis: renewals counted by session, over the last minutes.
  */
-#include "redis_server.h"
+#include "store_server.h"
 
 #include "base/log.h"
-#include "store/redis.h"
-#include "store/store.h"
-
-static struct settings settings;
-static struct store *store;
-static struct redis *redis; /* the test's own look at the keys */
 
 static int set_up(void **state)
 {
-    static char prefix[] = "test:";
     (void)state;
-    server_start("");
-    memset(&settings, 0, sizeof(settings));
-    settings.redis.socket_path = server_socket;
-    settings.redis_prefix = prefix;
-    settings.store_timeout_ms = 500;
-    store = store_new(uv_default_loop(), &settings);
-    redis = redis_new(uv_default_loop(), &settings);
+    settings = (struct settings){0};
+    store_start();
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    store_free(store);
-    redis_free(redis);
-    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
-    server_kill();
-    return 0;
-}
-
-static struct redis_value ask(const char *name, const char *a, const char *b)
-{
-    struct redis_value value = {0};
-    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(a), REDIS_TEXT(b ? b : "")};
-    CHECK(redis_command(redis, args, b ? 3 : 2, &value) == OK);
-    return value;
 }
 
 static void note(unsigned char session, bool is_refused)

@@ -108,3 +108,42 @@ class RedisProxy:
                 self.held -= 1
                 near.sendall(data)
             near.shutdown(socket.SHUT_RDWR)
+
+
+class RedisTap:
+    """A unix socket before Redis that shows what passes: on_command(bytes) on its way there, on_answer(bytes) back."""
+
+    def __init__(self, redis, path):
+        self.redis, self.path = redis, path
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def on_command(self, data):
+        pass
+
+    def on_answer(self, data):
+        pass
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(str(self.redis.socket_path))
+                for ends in ((near, far, self.on_command), (far, near, self.on_answer)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _copy(source, target, look):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                look(data)
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import threading
 import time
 
@@ -14,6 +13,7 @@ import pytest
 import fastcgi
 from browser import Browser
 from conftest import running
+from redis_proxy import RedisTap
 from sessions import (OWN_COOKIE, PREFIX, Clock, ask, assert_login_required, assert_unavailable, close_breakers,
                       cookie_header, forget_failures, keys, log_in, log_in_with_key, meanwhile, redis_away, refreshes, together)
 from stack import wait_until
@@ -354,49 +354,23 @@ def test_redis_gone_before_a_renewal_makes_no_call(quick):
     assert browser.token().status_code == 200
 
 
-class PauseAtLease:
-    """A unix socket before Redis that pauses it when the next command about a lease is on its way there."""
+class PauseAtLease(RedisTap):
+    """Pauses Redis when the next command about a lease is on its way there."""
 
-    def __init__(self, stack, path):
-        self.redis, self.path = stack.redis, path
+    def __init__(self, redis, path):
         self.armed, self.paused = threading.Event(), threading.Event()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(redis, path)
 
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(str(self.redis.socket_path))
-                for ends in ((near, far, self._look), (far, near, lambda data: None)):
-                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
-
-    def _look(self, data):
+    def on_command(self, data):
         if self.armed.is_set() and b":lease:" in data:
             self.armed.clear()
             self.redis.pause()
             self.paused.set()
 
-    @staticmethod
-    def _copy(source, target, look):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                look(data)
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
 
 def test_a_lease_that_redis_granted_after_its_asker_gave_up_holds_up_nobody(make_stack, tmp_path):
     stack = make_stack(workers=1)  # with the default timeouts, such a lease would last for 13 s
-    service, before = stack.services[0], PauseAtLease(stack, tmp_path / "redis.sock")
+    service, before = stack.services[0], PauseAtLease(stack.redis, tmp_path / "redis.sock")
     service.settings["REDIS_URL"] = f"unix://{before.path}"
     service.restart()
     browser = log_in(stack, expires_in=1)

@@ -1,12 +1,11 @@
 """What spin found in the model of the renewal protocol (tests/model/), played with real workers: a worker that stands
 still at the wrong moment, and answers of Spotify's that are written in another order than they were given."""
 
-import contextlib
 import os
 import signal
-import socket
 import threading
 
+from redis_proxy import RedisTap
 from sessions import ask, keys, log_in, meanwhile, refreshes
 from stack import wait_until
 from test_renewal import forget_leases, let_expire, token_of, wait_for_call
@@ -14,42 +13,21 @@ from test_renewal import forget_leases, let_expire, token_of, wait_for_call
 SETTINGS = {"UPSTREAM_TIMEOUT_MS": 700, "STORE_TIMEOUT_MS": 300}
 
 
-class StopAtLease:
-    """A unix socket before Redis. Once armed, it stops the worker when the answer that grants it a lease comes by."""
+class StopAtLease(RedisTap):
+    """Once armed, it stops the worker when the answer that grants it a lease comes by."""
 
     def __init__(self, redis, path):
-        self.path, self.pid, self.stopped = path, None, threading.Event()
-        self._redis, self._listener = redis, socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.pid, self.stopped = None, threading.Event()
+        super().__init__(redis, path)
 
     def arm(self, pid):
         self.pid = pid
 
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(str(self._redis.socket_path))
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
-
-    def _copy(self, source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if self.pid and b"\r\ntaken\r\n" in data:
-                    os.kill(self.pid, signal.SIGSTOP)
-                    self.pid = None
-                    self.stopped.set()
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def on_answer(self, data):
+        if self.pid and b"\r\ntaken\r\n" in data:
+            os.kill(self.pid, signal.SIGSTOP)
+            self.pid = None
+            self.stopped.set()
 
 
 def test_a_worker_that_stood_still_with_its_lease_does_not_call_after_it(make_stack, tmp_path):

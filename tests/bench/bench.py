@@ -124,23 +124,26 @@ def log_in(stack):
 
 # ---- (a) ----
 
+def bench_share(part, stack, paths, what, base):
+    """The rates of paths (name -> path), asked in turn with one session's cookie, and what's share of base."""
+    headers = {**HEADERS, "Cookie": log_in(stack)}
+    for connections in (16, 64, 256):
+        outs = {name: [] for name in paths}
+        for _ in range(3 * ROUNDS):
+            for name, path in paths.items():
+                outs[name].append(wrk(stack.url + path, connections, headers, seconds=2))
+        for name, found in outs.items():
+            report(f"({part}) {name}, {connections} connections", f"{statistics.median(map(rate, found)):,.0f}/s",
+                   f"p50 {statistics.median(percentile(out, 50) for out in found):.2f} ms, "
+                   f"p99 {statistics.median(percentile(out, 99) for out in found):.2f} ms")
+        share = statistics.median(rate(one) / rate(other) for one, other in zip(outs[what], outs[base]))
+        report(f"({part}) {what} / {base}, {connections} connections", f"{share:.0%}", "wanted: 70 %")
+
+
 def bench_token():
     with bench_stack() as stack:
-        headers = {**HEADERS, "Cookie": log_in(stack)}
-        targets = {"nginx": f"{stack.url}/bench/nginx", "hello": f"{stack.url}/bench/hello",
-                   "token": f"{stack.url}/auth/token"}
-        for connections in (16, 64, 256):
-            outs = {name: [] for name in targets}
-            for _ in range(3 * ROUNDS):
-                for name, url in targets.items():
-                    outs[name].append(wrk(url, connections, headers, seconds=2))
-            for name in targets:
-                report(f"(a) {name}, {connections} connections",
-                       f"{statistics.median(map(rate, outs[name])):,.0f}/s",
-                       f"p50 {statistics.median(percentile(o, 50) for o in outs[name]):.2f} ms, "
-                       f"p99 {statistics.median(percentile(o, 99) for o in outs[name]):.2f} ms")
-            pairs = [rate(token) / rate(hello) for token, hello in zip(outs["token"], outs["hello"])]
-            report(f"(a) token / hello, {connections} connections", f"{statistics.median(pairs):.0%}", "wanted: 70 %")
+        paths = {"nginx": "/bench/nginx", "hello": "/bench/hello", "token": "/auth/token"}
+        bench_share("a", stack, paths, "token", "hello")
 
 
 # ---- (b) ----
@@ -298,20 +301,8 @@ def bench_hanging():
 def bench_verify():
     """auth_request comes after `return` in a location, so the 200 stands behind an internal redirect, for both alike."""
     with bench_stack() as stack:
-        headers = {**HEADERS, "Cookie": log_in(stack)}
-        targets = {"hello": f"{stack.url}/bench/behind-hello", "verify": f"{stack.url}/bench/behind-verify"}
-        for connections in (16, 64, 256):
-            outs = {name: [] for name in targets}
-            for _ in range(3 * ROUNDS):
-                for name, url in targets.items():
-                    outs[name].append(wrk(url, connections, headers, seconds=2))
-            for name in targets:
-                report(f"(e) 200 behind {name}, {connections} connections",
-                       f"{statistics.median(map(rate, outs[name])):,.0f}/s",
-                       f"p50 {statistics.median(percentile(o, 50) for o in outs[name]):.2f} ms, "
-                       f"p99 {statistics.median(percentile(o, 99) for o in outs[name]):.2f} ms")
-            pairs = [rate(verify) / rate(hello) for verify, hello in zip(outs["verify"], outs["hello"])]
-            report(f"(e) verify / hello, {connections} connections", f"{statistics.median(pairs):.0%}", "wanted: 70 %")
+        paths = {"200 behind hello": "/bench/behind-hello", "200 behind verify": "/bench/behind-verify"}
+        bench_share("e", stack, paths, "200 behind verify", "200 behind hello")
 
 
 PARTS = {"a": bench_token, "b": bench_logins, "c": bench_memory, "d": bench_hanging, "e": bench_verify}

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "test"
 PYTHON = "/usr/bin/python3"
 LATER = ["nice", "-n", "10"]
-PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
+PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-rs"]
 SANITIZED = {"SPOTIFY_AUTH": str(ROOT / "build" / "asan" / "spotify-auth")}
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "10")
 SANITIZE = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
@@ -58,6 +58,8 @@ def stage(name, command, **environment):
         totals["passed"] += passed
         totals["failed"] += failed
         print(f"{name:<44}{passed:>5} passed {failed:>3} failed {time.monotonic() - begun:7.1f} s", flush=True)
+        for line in re.findall(r"^SKIPPED .*", output, re.M):
+            print(f"    {line}", flush=True)
         if failed:
             print("\n".join(output.splitlines()[-60:]), flush=True)
     return failed == 0

@@ -403,9 +403,14 @@ class Nginx(Process):
         (self.directory / "admin.sock").unlink(missing_ok=True)
         self.launch([find_program("nginx"), "-p", self.directory, "-e", self.log_path,
                      "-c", self.config])
-        host, _, port = self.listen.rpartition(":")
-        self.wait_ready(lambda: can_connect(socket.AF_INET, (host, int(port))))
+        self.wait_ready(self.listens)
         return self
+
+    def listens(self):
+        """On all of its sockets: it opens one after the other, and then writes its pid."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.directory / "nginx.pid").read_text().strip() == str(self.pid)
+        return False
 
     def reload(self):
         self.signal(signals.SIGHUP)

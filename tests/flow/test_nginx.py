@@ -415,7 +415,7 @@ def test_without_path_info_the_script_name_is_the_route():
     def write_config():
         stack.nginx.config.write_text(f"""
             {stack.nginx.values['user']}
-            daemon off; pid {stack.nginx.directory}/pid; error_log stderr error;
+            daemon off; pid {stack.nginx.directory}/nginx.pid; error_log stderr error;
             events {{}}
             http {{
                 access_log off;

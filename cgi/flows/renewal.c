@@ -230,25 +230,27 @@ static void leave(struct renewals *renewals, struct renewal *renewal)
 /* R2, R6: the renewal that is under way in this worker, or one that this fiber leads; when it is
  * done. The caller is one of its users. */
 static struct renewal *join(struct renewals *renewals, const struct secret *secret,
-                            uint64_t seen_generation)
+                            uint64_t seen_generation, bool is_urgent)
 {
     struct renewal *renewal = find_renewal(renewals, secret);
     if (renewal) {
         renewal->users++;
+        renewal->is_urgent |= is_urgent;
         if (!renewal->is_done) {
             wait_for_leader(renewal);
         }
         return renewal;
     }
     renewal = begin(renewals, secret, seen_generation);
+    renewal->is_urgent = is_urgent;
     lead(renewals, renewal);
     return renewal;
 }
 
-static enum err take_part(struct renewals *renewals, const struct secret *secret,
+static enum err take_part(struct renewals *renewals, const struct secret *secret, bool is_urgent,
                           struct session *session, int64_t *retry_after_s)
 {
-    struct renewal *renewal = join(renewals, secret, session->generation);
+    struct renewal *renewal = join(renewals, secret, session->generation, is_urgent);
     enum err err = renewal->err;
     *retry_after_s = renewal->retry_after_s;
     if (err == OK) {
@@ -307,13 +309,14 @@ static enum err hold_back(struct renewals *renewals, const struct secret *secret
     return ERR_UPSTREAM;
 }
 
-enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
+enum err renewal_renew(struct renewals *renewals, const struct secret *secret, bool is_wanted,
                        struct session *session, int64_t *retry_after_s)
 {
     enum err err;
     *retry_after_s = 0;
-    bool is_valid = session->expires_at > clock_unix_s();
-    if (is_valid && clock_mono_ms() < find_sufferer(renewals, secret)->until_ms) {
+    int64_t left_s = session->expires_at - clock_unix_s();
+    bool is_urgent = is_wanted || left_s <= RENEWAL_PATIENCE_MS / 1000 + 1;
+    if (left_s > 0 && clock_mono_ms() < find_sufferer(renewals, secret)->until_ms) {
         return OK;
     }
     if (renewal_was_refused_just_now(session)) {
@@ -321,7 +324,7 @@ enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
     } else if (is_held_back(renewals, secret)) {
         err = hold_back(renewals, secret, session->generation, retry_after_s);
     } else {
-        err = take_part(renewals, secret, session, retry_after_s);
+        err = take_part(renewals, secret, is_urgent, session, retry_after_s);
     }
     if (err == ERR_ABSENT || err == ERR_REPLACED) {
         return err;

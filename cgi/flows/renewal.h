@@ -26,13 +26,14 @@ size_t renewals_unsaved(const struct renewals *renewals);
  * for them too, as Spotify may be about to answer one. */
 size_t renewals_probes(const struct renewals *renewals);
 
-/* Renew *session, which the caller loaded (R1), and fill it anew. OK also when the renewal failed
- * for now but the token at hand is still valid. At once while accounts.token_breaker is open: the
- * renewal may go on as its probe, without this request. Else ERR_ABSENT, ERR_REPLACED: it was
- * ended; ERR_SUSPECT: refused by Spotify, kept; ERR_STORE, ERR_UNREADABLE, ERR_UPSTREAM,
- * ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED: try again later, *retry_after_s says when (0: unknown).
- * Only inside a fiber. */
-enum err renewal_renew(struct renewals *renewals, const struct secret *secret,
+/* Renew *session, which the caller loaded (R1), and fill it anew. is_wanted: the caller asks for a
+ * new token; else one that is still valid does not wait long for another worker's renewal. OK also
+ * when the renewal failed for now but the token at hand is still valid. At once while
+ * accounts.token_breaker is open: the renewal may go on as its probe, without this request. Else
+ * ERR_ABSENT, ERR_REPLACED: it was ended; ERR_SUSPECT: refused by Spotify, kept; ERR_STORE,
+ * ERR_UNREADABLE, ERR_UPSTREAM, ERR_UPSTREAM_BUSY, ERR_MISCONFIGURED: try again later,
+ * *retry_after_s says when (0: unknown). Only inside a fiber. */
+enum err renewal_renew(struct renewals *renewals, const struct secret *secret, bool is_wanted,
                        struct session *session, int64_t *retry_after_s);
 
 #endif

@@ -7,6 +7,10 @@
 /* How often what Redis did not answer is tried again. */
 #define RENEWAL_RETRY_MS 100
 
+/* Who has a token that stays valid for so long waits no longer than that for another worker, which
+ * may be dead. */
+#define RENEWAL_PATIENCE_MS 1000
+
 struct waiter;
 
 /* CALLING: the leader is at R2 to R5, waiters are parked. DONE: err, result and retry_after_s are
@@ -19,6 +23,7 @@ struct renewal {
     struct waiter *waiters;
     size_t users;             /* fibers that still look at this */
     uint64_t seen_generation; /* of the session that was to be renewed */
+    bool is_urgent;           /* somebody cannot do with the token at hand */
     bool is_probe;            /* goes on by itself while the breaker is open */
     bool is_done;
     bool is_unsaved;

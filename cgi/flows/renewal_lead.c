@@ -75,14 +75,14 @@ static void release(const struct renewal *renewal, bool failed)
     }
 }
 
-/* Wait for the lease as long as a live holder can need. Fills renewal->result with the record as it
- * stands. OK: the lease is ours. ERR_STALE: another worker has renewed it, result is what it stored
- * (R6). */
+/* Wait for the lease as long as a live holder can need, where that is urgent. Fills renewal->result
+ * with the record as it stands. OK: the lease is ours. ERR_STALE: another worker has renewed it,
+ * result is what it stored (R6). */
 static enum err take_lease(struct renewal *renewal)
 {
     const struct settings *settings = renewal->service->settings;
     int64_t duration_ms = lease_ms(settings);
-    uint64_t give_up = clock_mono_ms() + (uint64_t)duration_ms + 1000;
+    uint64_t begun_ms = clock_mono_ms();
     for (;;) {
         struct session current = {0};
         renewal->lease_end_ms = clock_mono_ms() + (uint64_t)duration_ms;
@@ -99,7 +99,8 @@ static enum err take_lease(struct renewal *renewal)
         if (err != ERR_HELD) {
             return err;
         }
-        if (clock_mono_ms() > give_up) {
+        int64_t patience_ms = renewal->is_urgent ? duration_ms + 1000 : RENEWAL_PATIENCE_MS;
+        if (clock_mono_ms() - begun_ms >= (uint64_t)patience_ms) {
             return ERR_UPSTREAM;
         }
         metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OTHER_WORKER, 1);

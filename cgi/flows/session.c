@@ -28,17 +28,21 @@ static int64_t min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static bool is_asked_for(enum freshness freshness)
+{
+    return freshness == SESSION_NOW || freshness == SESSION_NOW_OR_AHEAD;
+}
+
 static bool needs_renewal(const struct session *session, enum freshness freshness, int64_t ahead_s)
 {
     int64_t now = clock_unix_s();
     int64_t left_s = session->expires_at - now;
     int64_t age_s = now - session->obtained_at;
     int64_t life_s = session->expires_at - session->obtained_at;
-    bool wants_now = freshness == SESSION_NOW || freshness == SESSION_NOW_OR_AHEAD;
     if (freshness == SESSION_NEVER) {
         return false;
     }
-    if (wants_now && (left_s <= 0 || age_s >= YOUNG_S)) {
+    if (is_asked_for(freshness) && (left_s <= 0 || age_s >= YOUNG_S)) {
         return true;
     }
     if (freshness == SESSION_NOW) {
@@ -60,7 +64,8 @@ enum err session_freshen(struct service *service, const struct secret *secret,
     if (!needs_renewal(session, freshness, service->settings->refresh_ahead_s)) {
         return OK;
     }
-    enum err err = renewal_renew(service->renewals, secret, session, &retry_after_s);
+    enum err err =
+        renewal_renew(service->renewals, secret, is_asked_for(freshness), session, &retry_after_s);
     reply->retry_after_s = (int)retry_after_s;
     if (err != OK) {
         session_clear(session);

@@ -120,6 +120,31 @@ def test_54_a_waiter_in_another_process_gets_the_result(quick):
     assert refreshes(quick) == 1
 
 
+def plant_lease_of_a_dead_worker(stack, key):
+    lease = key.replace(b":session:", b":lease:")
+    stack.redis.client().set(lease, "dead", px=3000)
+    return lambda: stack.redis.client().exists(lease)
+
+
+def test_a_token_that_is_still_valid_does_not_wait_for_the_lease_of_a_dead_worker(quick):
+    browser, key = log_in_with_key(quick, expires_in=30)
+    is_held = plant_lease_of_a_dead_worker(quick, key)
+    first = ask(quick.services[0], browser, "/token")
+    second = ask(quick.services[0], browser, "/token")
+    assert is_held() and refreshes(quick) == 0
+    assert token_of(first) == token_of(second)
+
+
+def test_who_asks_for_a_new_token_waits_for_the_lease_of_a_dead_worker(clocked):
+    browser, key = log_in_with_key(clocked, expires_in=70)
+    clocked.clock.advance(20)
+    is_held = plant_lease_of_a_dead_worker(clocked, key)
+    with meanwhile(lambda: ask(clocked.services[0], browser, "/token")) as patient:
+        renewed = token_of(ask(clocked.services[0], browser, "/refresh", "POST"))
+        assert token_of(patient.result(10)) == renewed
+    assert not is_held() and refreshes(clocked) == 1
+
+
 def test_54_sessions_do_not_wait_for_each_other(quick):
     quick.spotify.next(1, grant="refresh_token", answer_delay=0.6)
     slow, other, fresh_one = log_in(quick, expires_in=30), log_in(quick, "eve", expires_in=30), log_in(quick, "bob")

@@ -123,7 +123,7 @@ def figure_2():
 
 
 def figure_3():
-    with Scenario(settings={**QUIET, "UPSTREAM_TIMEOUT_MS": 1000}) as run:
+    with Scenario(settings={**QUIET, "UPSTREAM_TIMEOUT_MS": 1000}, redis_direct=True) as run:
         run.begin(expires_in=3600)
         valid = run.log_in(50)
         run.spotify.behave("token", expires_in=2)

@@ -7,7 +7,7 @@
         run.hold(no_session_lost, only_retryable_503)
 
 Redis, nginx, the services and the simulated Spotify are real processes (tests/stack.py); the services reach Redis and
-Spotify through proxies only. Everything random comes from the seed."""
+Spotify through proxies only, unless a scenario says otherwise. Everything random comes from the seed."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,8 @@ async def end_a_worker(run):
 
 
 class Scenario:
-    def __init__(self, services=2, workers=2, settings=None, seed=None):
+    def __init__(self, services=2, workers=2, settings=None, seed=None, redis_direct=False):
+        """redis_direct: past the proxy, whose own time would be seen in a measurement; no fault reaches Redis then."""
         self.seed = int(os.environ.get("SEED", 0)) or seed or random.SystemRandom().randrange(1, 1 << 31)
         self.random = random.Random(self.seed)
         times = {"UPSTREAM_TIMEOUT_MS": UPSTREAM_TIMEOUT_MS, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **(settings or {})}
@@ -127,6 +128,7 @@ class Scenario:
         self.done = {}  # what every() did, how often
         self._users = 0
         self._shape = (services, workers, settings or {})
+        self._redis_direct = redis_direct
         self._repeated = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faults")
@@ -150,7 +152,8 @@ class Scenario:
             self.spotify_proxy = Proxy(self.record, SpotifyConnection, (host, int(port)))
             self._do(self.redis_proxy.start(str(self.directory / "r.sock")))
             self._do(self.spotify_proxy.start())
-            settings = {"REDIS_URL": f"unix://{self.directory}/r.sock",
+            redis_path = redis.socket_path if self._redis_direct else self.directory / "r.sock"
+            settings = {"REDIS_URL": f"unix://{redis_path}",
                         "SPOTIFY_ACCOUNTS_URL": "http://127.0.0.1:%d" % self.spotify_proxy.address[1],
                         "UPSTREAM_TIMEOUT_MS": UPSTREAM_TIMEOUT_MS, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **more}
             self.stack = self._clean.enter_context(Stack(

@@ -46,7 +46,7 @@ enum err attempt_once(struct upstream *upstream, struct breaker *breaker,
     uint64_t begun_ms = clock_mono_ms();
     alone.is_alone = breaker_is_open(breaker);
     enum err err = upstream_call(upstream, &alone, answer);
-    if (err != ERR_UPSTREAM_BUSY) {
+    if (err != ERR_UPSTREAM_BUSY && !answer->is_withheld) { /* neither says anything of Spotify */
         note(breaker, err != OK || answer->status >= 500, begun_ms);
     }
     return err;

@@ -31,6 +31,10 @@
 
 /* What has arrived at the deadline may take curl more than one turn of the loop. */
 #define LAST_TURNS_MS 10
+/* A process that comes back so long after a deadline stood still; its calls get some more time,
+ * since their requests may be leaving only now. */
+#define STOOD_STILL_MS 100
+#define AFTER_STANDSTILL_MS 1000
 
 struct upstream {
     const struct settings *settings;
@@ -241,6 +245,7 @@ static int permit_request(void *context, char *remote_ip, char *local_ip, int re
     (void)remote_port;
     (void)local_port;
     if (clock_mono_ms() > transfer->send_by_ms) {
+        transfer->answer->is_withheld = true;
         return CURL_PREREQFUNC_ABORT;
     }
     transfer->is_lost = transfer->is_post && transfer->is_sent;
@@ -352,9 +357,11 @@ static void put_handle(struct upstream *upstream, CURL *easy)
  * answer that came in time, and under rotation the session with it. */
 static void await_end(struct transfer *transfer, uint64_t timeout_ms)
 {
+    uint64_t deadline_ms = clock_mono_ms() + timeout_ms;
     fiber_park_for(timeout_ms);
     if (!transfer->is_ended) {
-        fiber_park_for(LAST_TURNS_MS);
+        bool stood_still = clock_mono_ms() > deadline_ms + STOOD_STILL_MS;
+        fiber_park_for(stood_still ? AFTER_STANDSTILL_MS : LAST_TURNS_MS);
     }
     if (!transfer->is_ended) {
         end_transfer(transfer, CURLE_OPERATION_TIMEDOUT);

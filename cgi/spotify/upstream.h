@@ -39,11 +39,14 @@ struct upstream_answer {
     struct buf body;       /* at most UPSTREAM_BODY_MAX */
     int64_t retry_after_s; /* Retry-After as seconds from now (a date is converted); -1: none */
     bool is_unsent; /* with ERR_UPSTREAM: no address, connection or TLS, so nothing was sent */
+    bool
+        is_withheld; /* with ERR_UPSTREAM: this process stood still until it was too late to send */
 };
 
 /* Make the call and wait. A POST is sent once at most: a code or refresh token may be spent by a
  * request whose answer was lost (RFC 9110 9.2.2). OK: a complete HTTP answer of any status.
- * What arrived before the deadline counts, though this process may come to read it later.
+ * What arrived before the deadline counts, though this process may come to read it later; one that
+ * stood still waits up to a second more.
  * ERR_UPSTREAM: no connection, TLS refused, deadline, cut, over the cap. ERR_UPSTREAM_BUSY: too
  * many in flight, nothing was sent. Only inside a fiber. *answer is overwritten and then cleared by
  * the caller in every case (upstream_answer_clear wipes it). */

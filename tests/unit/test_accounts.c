@@ -448,6 +448,26 @@ static void open_token_breaker(void)
     assert_true(breaker_is_open(&accounts.token_breaker));
 }
 
+static void who_stood_still_does_not_blame_spotify(void **state)
+{
+    (void)state;
+    set_script("200 OK", "", TOKEN);
+    close_breakers();
+    settings.upstream_timeout_ms = 50;
+    for (int i = 0; i < BREAKER_FAILURES_MAX; i++) {
+        struct trial trial = {.refresh_token = "rt"};
+        fiber_spawn(run_trial, &trial);
+        uv_run(&loop, UV_RUN_NOWAIT); /* it begins */
+        usleep(100 * 1000);
+        while (fiber_count() > 0) {
+            uv_run(&loop, UV_RUN_ONCE);
+        }
+        assert_int_equal(trial.err, ERR_UPSTREAM);
+        assert_int_equal(server_count_requests(), 0);
+    }
+    assert_false(breaker_is_open(&accounts.token_breaker));
+}
+
 static void failures_open_the_breaker_and_end_the_tries(void **state)
 {
     struct trial trial = {.refresh_token = "rt"};
@@ -531,6 +551,7 @@ int main(void)
         CALL_TEST(a_request_that_may_have_been_heard_is_not_tried_again),
         CALL_TEST(the_pauses_between_tries_are_short_and_differ),
         CALL_TEST(no_try_begins_when_half_of_the_time_is_gone),
+        CALL_TEST(who_stood_still_does_not_blame_spotify),
         CALL_TEST(failures_open_the_breaker_and_end_the_tries),
         CALL_TEST(any_answer_below_500_closes_it),
         CALL_TEST(too_many_calls_in_flight_open_nothing),

@@ -90,6 +90,9 @@ static bool answer(int socket, const char *path)
     } else if (strcmp(path, "/slow") == 0) {
         usleep(150 * 1000);
         server_send_answer(socket, "200 OK", "", "{}");
+    } else if (strcmp(path, "/late") == 0) {
+        usleep(800 * 1000);
+        server_send_answer(socket, "200 OK", "", "{}");
     } else if (strcmp(path, "/redirect") == 0) {
         server_send_answer(socket, "307 Temporary Redirect", "Location: /good\r\n", "");
     } else if (strcmp(path, "/refused") == 0) {
@@ -255,10 +258,11 @@ static void each_call_has_its_own_deadline(void **state)
     upstream_answer_clear(&hanging.answer);
 }
 
-/* As a process does that is stopped, or does not get the processor: its answer lies there. */
-static void an_answer_that_came_in_time_is_read_late(void **state)
+/* As a process does that is stopped, or does not get the processor: its answer lies there, or comes
+ * soon, because its request has left late. */
+static void who_stood_still_reads_the_answer_late(void **state)
 {
-    static const char *const table[] = {"/slow", "/chunked", "/at-cap"};
+    static const char *const table[] = {"/slow", "/late", "/chunked", "/at-cap"};
     for (size_t i = 0; i < COUNT(table); i++) {
         struct trial trial = {
             .upstream = *state, .path = table[i], .form = "a=b", .timeout_ms = 300};
@@ -453,7 +457,7 @@ int main(void)
         CALL_TEST(a_broken_answer_is_no_answer),
         CALL_TEST(nobody_there_is_an_error_in_which_nothing_was_sent),
         CALL_TEST(each_call_has_its_own_deadline),
-        CALL_TEST(an_answer_that_came_in_time_is_read_late),
+        CALL_TEST(who_stood_still_reads_the_answer_late),
         CALL_TEST(a_call_alone_takes_a_new_connection),
         CALL_TEST(a_post_carries_the_form_and_basic),
         CALL_TEST(a_get_carries_the_bearer_and_nothing_of_the_call_before),

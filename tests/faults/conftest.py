@@ -23,7 +23,10 @@ def shared():
 @pytest.fixture
 def run(shared):
     print(f"SEED={shared.seed}")
+    known = [len(service.log_lines()) for service in shared.stack.services]
     yield shared
+    for service, before in zip(shared.stack.services, known):  # seen where the test fails
+        print(*(line for line in service.log_lines()[before:] if "route" not in line), sep="\n")
     for service in shared.stack.services:
         assert service.alive
         service.check_sanitizers()

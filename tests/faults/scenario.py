@@ -186,6 +186,7 @@ class Scenario:
     def begin(self, **behaviours):
         """A fresh start with how Spotify behaves; workers of a scenario before are all there again."""
         services, workers, _ = self._shape
+        wait_until(lambda: not self.record.stops, 20, "the end of all stops")
         wait_until(lambda: all(len(service.workers()) == workers and service.ready()
                                for service in self.stack.services), 20, "all workers")
         self.spotify.reset()

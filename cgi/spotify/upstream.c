@@ -31,10 +31,11 @@
 
 /* What has arrived at the deadline may take curl more than one turn of the loop. */
 #define LAST_TURNS_MS 10
-/* A process that comes back so long after a deadline stood still; its calls get some more time,
- * since their requests may be leaving only now. */
+/* A process that comes back so long after a deadline stood still, and its requests may be leaving
+ * only now: their answers are waited for until so long after the deadline, which is within the
+ * margin of a renewal's lease (flows/renewal_lead.c). */
 #define STOOD_STILL_MS 100
-#define AFTER_STANDSTILL_MS 1000
+#define AFTER_STANDSTILL_MS 1500
 
 struct upstream {
     const struct settings *settings;
@@ -360,8 +361,9 @@ static void await_end(struct transfer *transfer, uint64_t timeout_ms)
     uint64_t deadline_ms = clock_mono_ms() + timeout_ms;
     fiber_park_for(timeout_ms);
     if (!transfer->is_ended) {
-        bool stood_still = clock_mono_ms() > deadline_ms + STOOD_STILL_MS;
-        fiber_park_for(stood_still ? AFTER_STANDSTILL_MS : LAST_TURNS_MS);
+        uint64_t late_ms = clock_mono_ms() - deadline_ms;
+        bool stood_still = late_ms > STOOD_STILL_MS && late_ms < AFTER_STANDSTILL_MS;
+        fiber_park_for(stood_still ? AFTER_STANDSTILL_MS - late_ms : LAST_TURNS_MS);
     }
     if (!transfer->is_ended) {
         end_transfer(transfer, CURLE_OPERATION_TIMEDOUT);

@@ -46,7 +46,7 @@ struct upstream_answer {
 /* Make the call and wait. A POST is sent once at most: a code or refresh token may be spent by a
  * request whose answer was lost (RFC 9110 9.2.2). OK: a complete HTTP answer of any status.
  * What arrived before the deadline counts, though this process may come to read it later; one that
- * stood still waits up to a second more.
+ * stood still waits a little longer.
  * ERR_UPSTREAM: no connection, TLS refused, deadline, cut, over the cap. ERR_UPSTREAM_BUSY: too
  * many in flight, nothing was sent. Only inside a fiber. *answer is overwritten and then cleared by
  * the caller in every case (upstream_answer_clear wipes it). */

@@ -24,6 +24,7 @@ BREAKS = [cut, late, halve, garble]
 
 def break_at(run, step, action, **behaviours):
     run.begin(latency=0.1, **behaviours)
+    run.log_in(6)
     run.at(step, action)
     run.load(sessions=6, clients=24, seconds=1.5)
     run.happened(step)

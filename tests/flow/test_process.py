@@ -444,9 +444,9 @@ def test_sigkill_of_workers_at_any_moment_leaves_every_session_usable(make_stack
     wait_until(lambda: len(service.workers()) == 2, 10, "the workers")
     for browser in browsers:
         assert browser.session().json()["authenticated"] is True
-        answer = browser.token()
-        assert answer.status_code == 200
-        assert answer.json()["expires_in"] > 60
+        assert browser.token().status_code == 200
+    # A lease of who was killed has run out by then.
+    wait_until(lambda: all(browser.token().json()["expires_in"] > 60 for browser in browsers), 20, "all are renewed")
 
 
 def test_sigkill_of_all_processes_leaves_sessions_to_the_next_start(make_stack):

@@ -4,6 +4,7 @@ Each stage is a command; its tests are counted from what its runner prints (cmoc
 runner counts as one. Output of a stage goes to build/test/STAGE.log and is shown when the stage fails. FUZZ_SECONDS
 says how long each fuzz target runs after its seeds were replayed."""
 
+import functools
 import os
 import pathlib
 import re
@@ -23,6 +24,7 @@ SANITIZED = {"SPOTIFY_AUTH": str(ROOT / "build" / "asan" / "spotify-auth")}
 FUZZ_SECONDS = os.environ.get("FUZZ_SECONDS", "10")
 SANITIZE = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 STAGE_TIMEOUT_S = 900
+FLOW_SHARES = 2
 CLANG_FORMAT = 14  # Debian 12's; another version lays some lines out differently
 
 totals = {"passed": 0, "failed": 0}
@@ -132,9 +134,29 @@ def fuzz():
                                                 f"tests/fuzz/seeds/{what}"])
 
 
+def beside(*calls):
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def flow_shares():
+    """The files with flow tests, dealt by their sizes. Each share ends with the search for secrets in what it wrote."""
+    secrets = "tests/flow/test_secrets.py"
+    files = sorted(set(c_files("tests/flow/test_*.py")) - {secrets}, key=lambda path: -(ROOT / path).stat().st_size)
+    shares = [[] for _ in range(FLOW_SHARES)]
+    for path in files:
+        min(shares, key=lambda share: sum((ROOT / each).stat().st_size for each in share)).append(path)
+    return [[*share, secrets] for share in shares]
+
+
 def flows():
+    def run(number, files):
+        stage(f"flows {number} of {FLOW_SHARES}, under sanitizers", [*PYTEST, "--durations=15", *files], **SANITIZED)
     stage("simulated Spotify", [*PYTEST, "tests/spotify"])
-    stage("flows, under sanitizers", [*PYTEST, "--durations=15", "tests/flow"], **SANITIZED)
+    beside(*(functools.partial(run, number, files) for number, files in enumerate(flow_shares(), 1)))
 
 
 def faults():
@@ -149,11 +171,8 @@ def main():
         lint()
         unit("gcc", "")
         unit("sanitized", "asan/")
-        # Flows mostly wait; what only computes fills the time, and steps aside for them.
-        searches = threading.Thread(target=lambda: (model(), fuzz()))
-        searches.start()
-        flows()
-        searches.join()
+        # Flows mostly wait, so they run beside each other; what only computes fills the time, and steps aside for them.
+        beside(lambda: (model(), fuzz()), flows)
         faults()
     print(f"{totals['passed']} passed, {totals['failed']} failed")
     return 1 if totals["failed"] or not totals["passed"] else 0

@@ -45,7 +45,7 @@ static const struct meaning meanings[ERR__MAX] = {
     [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant here."},
 
     [ERR_PENDING] = {400, "authorization_pending", "Nobody has entered the code yet. Keep asking."},
-    [ERR_SLOW_DOWN] = {400, "slow_down", "Asked too soon. Wait 5 seconds longer each time."},
+    [ERR_SLOW_DOWN] = {400, "slow_down", "Asked too soon. Wait 5 seconds longer from now on."},
     [ERR_DENIED] = {400, "access_denied", "The user said no."},
     [ERR_EXPIRED] = {400, "expired_token", "The code has expired. Ask for a new one."},
 

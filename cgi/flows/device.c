@@ -18,12 +18,17 @@ static const char letters[] = "BCDFGHJKLMNPQRSTVWXZ";
 /* The multiples of LETTERS that a byte can be without some letters being likelier. */
 #define BYTE_MAX (256 / LETTERS * LETTERS)
 
-/* RFC 8628 5.1: with a thousand devices waiting, ten guesses find one in 2.5 million. */
+/* RFC 8628 5.1: with a thousand devices waiting, ten guesses find one in 2.5 million; all that are
+ * let through of whoever has many addresses find one in 2,500. */
 #define GUESSES_MAX 10
+#define GUESSES_ALL_MAX 10000
 #define GUESS_WINDOW_MS 600000
+#define EVERYBODY "everybody" /* no address */
 
 /* A question may travel faster than the one before it. */
 #define SLACK_MS 500
+/* RFC 8628 3.5: by how much a device has to slow down. */
+#define LONGER_MS 5000
 
 /* How often a user code that is taken is made anew. */
 #define TRIES_MAX 5
@@ -108,27 +113,45 @@ static void name_guesser(const struct request *request, char out[static INET6_AD
     }
 }
 
+/* Counted before it is known whether it is a wrong one: many at once are counted, too. */
+static enum err count_guess(struct store *store, const char *guesser)
+{
+    int64_t own = 0, all = 0;
+    enum err err = store_count_guess(store, guesser, 1, GUESS_WINDOW_MS, &own);
+    if (err == OK && own <= GUESSES_MAX) {
+        err = store_count_guess(store, EVERYBODY, 1, GUESS_WINDOW_MS, &all);
+    }
+    if (err == OK && (own > GUESSES_MAX || all > GUESSES_ALL_MAX)) {
+        log_warn("device codes are guessed", LOG_NUMBER("from_one_address", own),
+                 LOG_NUMBER("in_all", all));
+        err = ERR_SLOW_DOWN;
+    }
+    return err;
+}
+
+/* It was a right one. */
+static void forget_guess(struct store *store, const char *guesser)
+{
+    int64_t count = 0;
+    (void)store_count_guess(store, guesser, -1, GUESS_WINDOW_MS, &count);
+    (void)store_count_guess(store, EVERYBODY, -1, GUESS_WINDOW_MS, &count);
+}
+
 enum err device_find(struct service *service, const struct request *request, const char *typed,
                      struct device *out, char user_code[static DEVICE_USER_CODE_LEN + 1])
 {
     char code[USER_CODE_LEN + 1];
     char guesser[INET6_ADDRSTRLEN];
-    int64_t guesses = 0;
     if (!read_user_code(typed, code)) {
         return ERR_ABSENT;
     }
     name_guesser(request, guesser);
-    /* Counted before it is known whether it is a wrong one: many at once are counted, too. */
-    enum err err = store_count_guess(service->store, guesser, 1, GUESS_WINDOW_MS, &guesses);
-    if (err == OK && guesses > GUESSES_MAX) {
-        log_warn("device codes are guessed", LOG_NUMBER("guesses", guesses));
-        return ERR_SLOW_DOWN;
-    }
+    enum err err = count_guess(service->store, guesser);
     if (err == OK) {
         err = store_find_device(service->store, code, out);
     }
     if (err == OK) {
-        (void)store_count_guess(service->store, guesser, -1, GUESS_WINDOW_MS, &guesses);
+        forget_guess(service->store, guesser);
         write_user_code(code, user_code);
     }
     return err;
@@ -198,7 +221,7 @@ enum err device_poll(struct service *service, const char *text, struct reply *re
         return ERR_INVALID_GRANT;
     }
     enum err err = store_poll_device(service->store, &device_code,
-                                     DEVICE_INTERVAL_S * 1000 - SLACK_MS, &handle);
+                                     DEVICE_INTERVAL_S * 1000 - SLACK_MS, LONGER_MS, &handle);
     if (err == OK) {
         err = give_once(service, &device_code, &handle, reply);
         secret_wipe(&handle);

@@ -2,7 +2,7 @@
  * the code:
  *   D1  a device asks; its scope is checked (the route table)
  *   D2  a code for the device and one for a person to type, stored under their hashes
- *   D3  the page: the person's code is looked up; wrong ones are counted by address
+ *   D3  the page: the person's code is looked up; wrong ones are counted, by address and in all
  *   D4  yes or no, from our own page in this browser (the handler)
  *   D5  no: the device is told so. Yes: a login begins (L2 to L5) that knows whose it is
  *   D6  in the callback, in place of C5 and C6: a session under a handle, left in a sealed box
@@ -32,7 +32,7 @@ enum err device_begin(struct service *service, const char *scope, struct device_
 
 /* D3: the device that waits for the typed code, in either case, with the dash or without. On OK
  * *out is cleared by the caller, and user_code is the code as it is written. ERR_ABSENT: unknown,
- * used or expired. ERR_SLOW_DOWN: too many wrong ones from this address. ERR_STORE. */
+ * used or expired. ERR_SLOW_DOWN: too many wrong ones from this address, or in all. ERR_STORE. */
 enum err device_find(struct service *service, const struct request *request, const char *typed,
                      struct device *out, char user_code[static DEVICE_USER_CODE_LEN + 1]);
 

@@ -13,7 +13,7 @@
 #define UNKNOWN_CODE                                                                               \
     "This code is unknown, was used already or has expired. Look at the device again: perhaps it " \
     "shows a newer one."
-#define TOO_MANY "Too many wrong codes came from here. Please try again in ten minutes."
+#define TOO_MANY "Too many wrong codes were entered. Please try again in ten minutes."
 #define NOT_OURS "This page was open for too long. Please try again."
 
 /* ---- D1, D2 ---- */

@@ -7,11 +7,8 @@
 #include "store/record.h"
 #include "store/store_impl.h"
 
-/* How long those who waited can see that there is no token; who comes anew tries again. */
-
 /* A3. What is shorter than a record counts as none. KEYS: app-token, lease. ARGV: version seen,
- * owner, TTL in ms, the owner that was waited for
- * ("" at first). */
+ * owner, TTL in ms, the owner that was waited for ("" at first). */
 static struct redis_script take_script = {
     .source = "local record = redis.call('GET', KEYS[1]) "
               "if record and #record > 8 and string.sub(record, 1, 8) ~= ARGV[1] then "

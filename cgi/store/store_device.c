@@ -14,6 +14,9 @@
 #define TOMBSTONES 2
 /* A person mistypes and reloads; more than this is somebody else. */
 #define LOOKS_MAX "50"
+/* An answer that says to slow down may get lost: then both sides count differently, and a device
+ * must not be told so for good. */
+#define INTERVAL_MAX_MS "60000"
 
 #define LUA_NOW                                                                                    \
     "local time = redis.call('TIME') "                                                             \
@@ -45,25 +48,30 @@ static struct redis_script answer_script = {
                            "return 1",
 };
 
-/* RFC 8628 3.5. Who asks too soon is told so, and the time runs on: a device that never slows down
- * gets its answer all the same. An answer that is there waits for nothing.
- * KEYS: device. ARGV: interval in ms. */
+/* RFC 8628 3.5. Who asks too soon is told so, and has to wait longer from then on. An answer that
+ * is there waits for nothing: a device that never slows down gets it all the same. KEYS: device.
+ * ARGV: interval at first, by how much it grows, both in ms. */
 static struct redis_script poll_script = {
     .source =
-        LUA_NOW "local f = redis.call('HMGET', KEYS[1], 'state', 'until', 'polled', 'answer') "
+        LUA_NOW "local f = redis.call('HMGET', KEYS[1], 'state', 'until', 'polled', 'answer', "
+                "'interval') "
                 "if not f[1] then return {'absent'} end "
                 "if f[1] == 'given' then return {'given', f[4]} end "
                 "if f[1] == 'denied' then return {'denied'} end "
                 "if now >= tonumber(f[2]) then return {'expired'} end "
-                "if f[3] and now - f[3] < tonumber(ARGV[1]) then return {'slow'} end "
+                "local interval = tonumber(f[5] or ARGV[1]) "
+                "if f[3] and now - tonumber(f[3]) < interval then "
+                "  local longer = math.min(interval + tonumber(ARGV[2]), " INTERVAL_MAX_MS ") "
+                "  redis.call('HSET', KEYS[1], 'interval', string.format('%.0f', longer)) "
+                "  return {'slow'} "
+                "end "
                 "redis.call('HSET', KEYS[1], 'polled', string.format('%.0f', now)) "
                 "return {'waiting'}",
 };
 
 /* KEYS: guesses. ARGV: by, window in ms. */
 static struct redis_script guess_script = {
-    .source = "if ARGV[1] == '0' then return tonumber(redis.call('GET', KEYS[1]) or '0') end "
-              "local count = redis.call('INCRBY', KEYS[1], ARGV[1]) "
+    .source = "local count = redis.call('INCRBY', KEYS[1], ARGV[1]) "
               "if count == tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end "
               "return count",
 };
@@ -224,7 +232,7 @@ static enum err read_answer(const struct store *store, const struct secret *devi
 }
 
 enum err store_poll_device(struct store *store, const struct secret *device_code,
-                           int64_t interval_ms, struct secret *handle)
+                           int64_t interval_ms, int64_t longer_ms, struct secret *handle)
 {
     static const struct {
         const char *word;
@@ -235,12 +243,12 @@ enum err store_poll_device(struct store *store, const struct secret *device_code
                   {"expired", ERR_EXPIRED}};
     char name[SECRET_NAME_LEN + 1];
     struct redis_value value = {0};
-    struct store_number interval = store_number(interval_ms);
+    struct store_number interval = store_number(interval_ms), longer = store_number(longer_ms);
     box_name(device_code, name);
     struct buf key = device_key(store, name);
     const struct redis_arg keys[] = {REDIS_BUF(&key)};
-    const struct redis_arg args[] = {REDIS_TEXT(interval.text)};
-    enum err err = redis_eval(store->redis, &poll_script, keys, 1, args, 1, &value);
+    const struct redis_arg args[] = {REDIS_TEXT(interval.text), REDIS_TEXT(longer.text)};
+    enum err err = redis_eval(store->redis, &poll_script, keys, 1, args, 2, &value);
     if (!err && store_is_reply(&value, "given", 2)) {
         err = read_answer(store, device_code, name, &key, &value.items[1], handle);
     } else if (!err) {
@@ -270,7 +278,7 @@ enum err store_take_device(struct store *store, const struct secret *device_code
     return err;
 }
 
-enum err store_count_guess(struct store *store, const char *address, int by, int64_t window_ms,
+enum err store_count_guess(struct store *store, const char *guesser, int by, int64_t window_ms,
                            int64_t *count)
 {
     char name[SECRET_NAME_LEN + 1];
@@ -278,7 +286,7 @@ enum err store_count_guess(struct store *store, const char *address, int by, int
     struct redis_value value = {0};
     struct store_number number = store_number(by);
     struct store_number window = store_number(window_ms);
-    secret_name("address", address, strlen(address), name);
+    secret_name("address", guesser, strlen(guesser), name);
     store_key(store, "guesses", name, &key);
     const struct redis_arg keys[] = {REDIS_BUF(&key)};
     const struct redis_arg args[] = {REDIS_TEXT(number.text), REDIS_TEXT(window.text)};

@@ -1,9 +1,12 @@
 /* Devices that wait for a login (RFC 8628). Keys, after REDIS_PREFIX:
- *   device:{n}     hash: state, until (ms, when its codes expire), polled (ms), looks; sealed:
- * answer. n is the public name of the device code's boxes (base/seal_box.h), so that a browser can
- * leave there what only the device can read user-code:{h}  string: the sealed record of the device,
- * under the user code guesses:{h}    counter of wrong user codes from one address All functions
- * wait, and give ERR_STORE when Redis was not reached in time. */
+ *   device:{n}     hash: state, until (ms, when its codes expire), polled (ms, when it was told to
+ *                  wait), interval (ms, once it was told to slow down), looks; sealed: answer
+ *   user-code:{h}  string: the sealed record of the device, under the user code
+ *   guesses:{h}    counter of wrong user codes, from one address or in all
+ *
+ * {n} is the public name of the device code's boxes (base/seal_box.h), so that a browser can leave
+ * there what only the device can read. All functions wait, and give ERR_STORE when Redis was not
+ * reached in time. */
 #ifndef STORE_STORE_DEVICE_H
 #define STORE_STORE_DEVICE_H
 
@@ -26,15 +29,17 @@ enum err store_find_device(struct store *store, const char *user_code, struct de
 enum err store_answer_device(struct store *store, const char *name, const struct secret *handle);
 
 /* D7: what the device is told. OK: *handle is its answer. ERR_PENDING; ERR_SLOW_DOWN: less than
- * interval_ms after the last time that it was told to wait; ERR_DENIED; ERR_EXPIRED; ERR_ABSENT. */
+ * interval_ms after the last time that it was told to wait, and each time longer_ms more from then
+ * on; ERR_DENIED; ERR_EXPIRED; ERR_ABSENT. */
 enum err store_poll_device(struct store *store, const struct secret *device_code,
-                           int64_t interval_ms, struct secret *handle);
+                           int64_t interval_ms, int64_t longer_ms, struct secret *handle);
 
 /* D8: once. ERR_USED: another has taken it. */
 enum err store_take_device(struct store *store, const struct secret *device_code);
 
-/* Count a wrong user code from that address (any text) for window_ms, or only look with by 0. */
-enum err store_count_guess(struct store *store, const char *address, int by, int64_t window_ms,
+/* Add by to the wrong user codes of that guesser (any text), which are forgotten window_ms after
+ * the first. *count: how many there are now. */
+enum err store_count_guess(struct store *store, const char *guesser, int by, int64_t window_ms,
                            int64_t *count);
 
 #endif

@@ -40,6 +40,9 @@ static const struct meaning meanings[ERR__MAX] = {
                         "The body has to be a form (application/x-www-form-urlencoded)."},
     [ERR_TOO_LARGE] = {413, "request_too_large", "The request is larger than what is accepted."},
     [ERR_INSUFFICIENT_SCOPE] = {403, "insufficient_scope", "The user has not granted this scope."},
+    [ERR_UNALLOWED_SCOPE] = {403, "insufficient_scope",
+                             "The user has not granted this scope, and a login cannot ask for it: "
+                             "SPOTIFY_SCOPE_ALLOWED does not have it."},
     [ERR_INVALID_CLIENT] = {401, "invalid_client",
                             "Name and secret of a service client are needed, by HTTP Basic."},
     [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant here."},
@@ -112,6 +115,7 @@ const char *err_name(enum err err)
         [ERR_MEDIA_TYPE] = "media_type",
         [ERR_TOO_LARGE] = "too_large",
         [ERR_INSUFFICIENT_SCOPE] = "insufficient_scope",
+        [ERR_UNALLOWED_SCOPE] = "unallowed_scope",
         [ERR_INVALID_CLIENT] = "invalid_client",
         [ERR_GRANT_TYPE] = "grant_type",
         [ERR_PENDING] = "pending",

@@ -16,6 +16,7 @@ enum err {
     ERR_MEDIA_TYPE,         /* a body that is not a form */
     ERR_TOO_LARGE,          /* a body or parameter past its limit */
     ERR_INSUFFICIENT_SCOPE, /* the session was not granted that scope (RFC 6750 3.1) */
+    ERR_UNALLOWED_SCOPE,    /* nor can a login ask for it */
     ERR_INVALID_CLIENT,     /* no service client, or one that does not prove it (RFC 6749 5.2) */
     ERR_GRANT_TYPE,         /* a grant_type that is not offered (RFC 6749 5.2) */
 

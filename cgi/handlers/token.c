@@ -15,10 +15,13 @@ static enum err give_token(struct service *service, const struct request *reques
     }
     const char *wanted = request_param(request, "scope");
     if (wanted && !scope_includes(session.scope, wanted)) {
-        /* /authorize adds what was granted; it would refuse what may not be asked for. */
-        scope_add(&reply->login_scope, wanted, service->settings->scope_allowed, session.scope);
+        /* What is missing: /authorize adds what was granted. A login that could not bring all of it
+         * would be asked for again and again. */
+        scope_add(&reply->login_scope, wanted, NULL, session.scope);
+        bool may_ask =
+            scope_includes(service->settings->scope_allowed, buf_str(&reply->login_scope));
         session_clear(&session);
-        return ERR_INSUFFICIENT_SCOPE;
+        return may_ask ? ERR_INSUFFICIENT_SCOPE : ERR_UNALLOWED_SCOPE;
     }
     session_write_token(&session, NULL, reply);
     metrics_add(METRIC_TOKENS, METRIC_TOKEN_USER, request->method != METHOD_HEAD);

@@ -64,11 +64,17 @@ def test_a_further_scope_that_spotify_does_not_give_is_not_there(stack):
 
 @pytest.mark.parametrize("wanted, login_asks", [
     ("streaming", "?scope=streaming"),
-    ("streaming playlist-read-private user-read-email", "?scope=streaming%20playlist-read-private"),
-    ("streaming not-allowed-here", "?scope=streaming"), ("not-allowed-here", "")])
-def test_login_url_asks_for_what_is_missing_and_may_be_asked_for(stack, wanted, login_asks):
+    ("streaming playlist-read-private user-read-email", "?scope=streaming%20playlist-read-private")])
+def test_login_url_asks_for_what_is_missing(stack, wanted, login_asks):
     body = assert_error(log_in(stack).token(scope=wanted), 403, "insufficient_scope")
     assert body["login_url"] == stack.url + "/auth/authorize" + login_asks
+
+
+@pytest.mark.parametrize("wanted", ["not-allowed-here", "streaming not-allowed-here", "not-allowed-here user-read-email"])
+def test_where_no_login_can_bring_the_scope_there_is_no_login_url(stack, wanted):
+    """A frontend that follows it would come back without the scope, and follow it again."""
+    body = assert_error(log_in(stack).token(scope=wanted), 403, "insufficient_scope")
+    assert "login_url" not in body and "SPOTIFY_SCOPE_ALLOWED" in body["error_description"]
 
 
 def test_a_granted_scope_that_is_not_allowed_any_more_is_not_asked_for_again(make_stack):

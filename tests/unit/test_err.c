@@ -54,6 +54,7 @@ static void callers_see_the_words_of_the_contract(void **state)
         {ERR_MEDIA_TYPE, 415, "unsupported_media_type"},
         {ERR_TOO_LARGE, 413, "request_too_large"},
         {ERR_INSUFFICIENT_SCOPE, 403, "insufficient_scope"},
+        {ERR_UNALLOWED_SCOPE, 403, "insufficient_scope"},
         {ERR_INVALID_CLIENT, 401, "invalid_client"},
         {ERR_GRANT_TYPE, 400, "unsupported_grant_type"},
         {ERR_PENDING, 400, "authorization_pending"},

@@ -45,7 +45,7 @@ static const struct meaning meanings[ERR__MAX] = {
                              "SPOTIFY_SCOPE_ALLOWED does not have it."},
     [ERR_INVALID_CLIENT] = {401, "invalid_client",
                             "Name and secret of a service client are needed, by HTTP Basic."},
-    [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant here."},
+    [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant_type here."},
 
     [ERR_PENDING] = {400, "authorization_pending", "Nobody has entered the code yet. Keep asking."},
     [ERR_SLOW_DOWN] = {400, "slow_down", "Asked too soon. Wait 5 seconds longer from now on."},

@@ -37,8 +37,8 @@ enum err handle_swap(struct service *service, const struct code_grant *grant, st
         explicit_bzero(text, sizeof(text));
     } else if (err == ERR_REFUSED) {
         err = ERR_INVALID_GRANT;
-    } else if (err == ERR_REJECTED) {
-        err = ERR_INVALID_REQUEST;
+    } else if (err == ERR_REJECTED) { /* what Spotify misses is the verifier of the app's PKCE */
+        err = reply_blame(reply, "code_verifier", "is missing, or does not go with the code");
     }
     secret_wipe(&handle);
     secret_wipe(&secret);

@@ -149,15 +149,18 @@ static bool is_form(const struct request *request)
  * form (RFC 6749 2.3.1, 3.2). */
 static enum err check_params(const struct settings *settings, const struct route *route,
                              const struct query *query, const struct query *form,
-                             struct request *request)
+                             struct request *request, struct reply *reply)
 {
     bool form_only = route->flags & ROUTE_FORM && request->method == METHOD_POST;
     for (size_t i = 0; i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
         const struct param_rule *rule = &route->params[i];
         const char *value = query_get(query, rule->name);
         const char *in_form = query_get(form, rule->name);
-        if (value && (in_form || form_only)) {
-            return ERR_INVALID_REQUEST;
+        if (value && form_only) {
+            return reply_blame(reply, rule->name, "belongs into the form, not into the address");
+        }
+        if (value && in_form) {
+            return reply_blame(reply, rule->name, "stands in the address and in the form");
         }
         value = value ? value : in_form;
         request->params[i] = (struct param){rule->name, value};
@@ -165,11 +168,31 @@ static enum err check_params(const struct settings *settings, const struct route
             continue;
         }
         enum err err = rule->check(settings, value);
-        if (err != OK || strlen(value) > rule->len_max) {
-            return err != OK ? err : ERR_INVALID_REQUEST;
+        if (err == OK && strlen(value) > rule->len_max) {
+            return reply_blame(reply, rule->name, "is too long");
+        }
+        if (err == ERR_INVALID_REQUEST ||
+            err == ERR_INVALID_GRANT) { /* of others the text says it */
+            (void)reply_blame(reply, rule->name, "is not as it should be");
+        }
+        if (err != OK) {
+            return err;
         }
     }
     return OK;
+}
+
+/* Parse into *out; a parameter of the route's that does not is named in the error. */
+static enum err parse_params(const struct route *route, const char *text, size_t len,
+                             struct query *out, struct reply *reply)
+{
+    enum err err = query_parse(text, len, out);
+    for (size_t i = 0; err != OK && i < REQUEST_PARAMS_MAX && route->params[i].name; i++) {
+        if (strcmp(route->params[i].name, out->culprit) == 0) {
+            return reply_blame(reply, route->params[i].name, "is repeated, or badly encoded");
+        }
+    }
+    return err;
 }
 
 /* The cross-site rule of /verify: nginx says which one, since it knows what it protects. */
@@ -193,12 +216,12 @@ static enum err call_handler(struct service *service, const struct route *route,
     if (is_post && request->body_len > 0 && !is_form(request)) {
         return ERR_MEDIA_TYPE;
     }
-    enum err err = query_parse(request->query, strlen(request->query), &query);
+    enum err err = parse_params(route, request->query, strlen(request->query), &query, reply);
     if (err == OK && is_post) {
-        err = query_parse(request->body, request->body_len, &form);
+        err = parse_params(route, request->body, request->body_len, &form, reply);
     }
     if (err == OK) {
-        err = check_params(service->settings, route, &query, &form, request);
+        err = check_params(service->settings, route, &query, &form, request, reply);
     }
     if (err == OK && route->flags & ROUTE_VERIFY) {
         err = check_verified_caller(request, caller);

@@ -36,20 +36,24 @@ static const struct service_client *find_client(const struct settings *settings,
 /* Basic is the one way in: a secret in the form is another way (RFC 6749 5.2), or beside Basic a
  * second one. A client_id that is only said again may stand there. */
 static enum err authenticate(const struct settings *settings, const struct request *request,
-                             const struct service_client **out)
+                             const struct service_client **out, struct reply *reply)
 {
     const char *header = request_variable(request, "HTTP_AUTHORIZATION");
     const char *client_id = request_param(request, "client_id");
     struct basic basic = {0};
-    if (request_variable_repeated(request, "HTTP_AUTHORIZATION") ||
-        (header && request_param(request, "client_secret"))) {
+    if (request_variable_repeated(request, "HTTP_AUTHORIZATION")) {
         return ERR_INVALID_REQUEST;
+    }
+    if (header && request_param(request, "client_secret")) {
+        return reply_blame(reply, "client_secret", "stands beside the header Authorization");
     }
     if (basic_parse(header, &basic) != OK) {
         return ERR_INVALID_CLIENT;
     }
-    enum err err = ERR_INVALID_REQUEST;
-    if (!client_id || strcmp(client_id, basic.name) == 0) {
+    enum err err = OK;
+    if (client_id && strcmp(client_id, basic.name) != 0) {
+        err = reply_blame(reply, "client_id", "names another client than the header Authorization");
+    } else {
         *out = find_client(settings, &basic);
         err = *out ? OK : ERR_INVALID_CLIENT;
     }
@@ -66,7 +70,7 @@ static enum err give_app_token(struct service *service, const struct request *re
     const struct service_client *client = NULL;
     struct app_token token = {0};
     int64_t retry_after_s = 0;
-    enum err err = authenticate(service->settings, request, &client);
+    enum err err = authenticate(service->settings, request, &client, reply);
     if (err != OK) {
         return err;
     }
@@ -103,7 +107,7 @@ static enum err give(struct service *service, const struct request *request, str
 {
     const char *type = request_param(request, "grant_type");
     if (!type) {
-        return ERR_INVALID_REQUEST;
+        return reply_blame(reply, "grant_type", "is missing");
     }
     for (size_t i = 0; i < sizeof(grants) / sizeof(grants[0]); i++) {
         if (strcmp(grants[i].type, type) == 0) {

@@ -18,7 +18,7 @@ enum err callback_get(struct service *service, const struct request *request, st
         return ERR_INVALID_STATE;
     }
     if (!code == !error) { /* C1: one of them, and only one */
-        return ERR_INVALID_REQUEST;
+        return reply_blame(reply, "code", code ? "stands beside error" : "is missing");
     }
     if (request->method == METHOD_HEAD) {
         reply->status = 200;

@@ -280,5 +280,6 @@ enum err device_token_post(struct service *service, const struct request *reques
     if (!service->settings->device_login) {
         return ERR_GRANT_TYPE;
     }
-    return device_code ? device_poll(service, device_code, reply) : ERR_INVALID_REQUEST;
+    return device_code ? device_poll(service, device_code, reply)
+                       : reply_blame(reply, "device_code", "is missing");
 }

@@ -35,7 +35,7 @@ enum err logout_post(struct service *service, const struct request *request, str
     bool wants_all = all && strcmp(all, "true") == 0;
     bool is_own = true;
     if (id && wants_all) {
-        return ERR_INVALID_REQUEST;
+        return reply_blame(reply, "id", "stands beside all=true");
     }
     enum err err = session_load(service, request, &secret, &session);
     if (err == OK && id) {

@@ -15,12 +15,14 @@ enum err swap_post(struct service *service, const struct request *request, struc
         .scope = "", /* the phone knows what it asked for */
         .agent = "Phone app",
     };
-    return grant.code ? handle_swap(service, &grant, reply) : ERR_INVALID_REQUEST;
+    return grant.code ? handle_swap(service, &grant, reply)
+                      : reply_blame(reply, "code", "is missing");
 }
 
 enum err swap_refresh_post(struct service *service, const struct request *request,
                            struct reply *reply)
 {
     const char *handle = request_param(request, "refresh_token");
-    return handle ? handle_refresh(service, handle, reply) : ERR_INVALID_REQUEST;
+    return handle ? handle_refresh(service, handle, reply)
+                  : reply_blame(reply, "refresh_token", "is missing");
 }

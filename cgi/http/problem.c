@@ -68,16 +68,29 @@ static void add_login_url(struct json_writer *json, const struct settings *setti
     buf_clear(&url);
 }
 
+/* The error's own sentence, or one about the parameter that is wrong. */
+static void describe(const struct reply *reply, enum err err, struct buf *out)
+{
+    if (reply->fault) {
+        buf_addf(out, "The parameter %s %s.", reply->param, reply->fault);
+    } else {
+        buf_adds(out, err_text(err));
+    }
+}
+
 static void write_json(struct reply *reply, const struct settings *settings, enum err err)
 {
     int status = err_status(err);
+    struct buf text = {0};
     struct json_writer json = reply_open_json(reply, status);
+    describe(reply, err, &text);
     json_add_string(&json, "error", err_word(err));
-    json_add_string(&json, "error_description", err_text(err));
+    json_add_string(&json, "error_description", buf_str(&text));
     if (needs_login(err)) {
         add_login_url(&json, settings, reply);
     }
     json_close(&json);
+    buf_clear(&text);
 }
 
 static const char *page_title(enum err err)
@@ -102,9 +115,12 @@ static const char *page_title(enum err err)
 static void write_page(struct reply *reply, const struct settings *settings, enum err err)
 {
     int status = err_status(err);
+    struct buf text = {0};
+    describe(reply, err, &text);
     page_open(reply, status, page_title(err), false);
     page_add(reply, "<p>");
-    page_add_text(reply, err_text(err));
+    page_add_text(reply, buf_str(&text));
+    buf_clear(&text);
     page_add(reply, "</p>\n");
     if (err == ERR_INVALID_STATE || needs_login(err) || status == 503) {
         page_add(reply, "<p><a href=\"");

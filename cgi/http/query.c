@@ -50,6 +50,14 @@ static bool is_known(const struct query *query, const char *name)
     return false;
 }
 
+static void blame(struct query *query, const char *name)
+{
+    size_t len = strlen(name);
+    if (len < sizeof(query->culprit)) {
+        memcpy(query->culprit, name, len + 1);
+    }
+}
+
 static bool add_pair(struct query *query, const char *text, size_t len, char **end)
 {
     if (query->count == QUERY_PAIRS_MAX) {
@@ -66,10 +74,12 @@ static bool add_pair(struct query *query, const char *text, size_t len, char **e
     if (equals) {
         pair.value = *end;
         if (!query_decode(equals + 1, len - name_len - 1, end)) {
+            blame(query, pair.name);
             return false;
         }
     }
     if (is_known(query, pair.name)) {
+        blame(query, pair.name);
         return false;
     }
     query->pairs[query->count++] = pair;
@@ -80,6 +90,7 @@ enum err query_parse(const char *text, size_t len, struct query *out)
 {
     out->count = 0;
     out->text = NULL;
+    out->culprit[0] = '\0';
     if (len == 0) {
         return OK;
     }

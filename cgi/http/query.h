@@ -10,6 +10,7 @@
 #include "base/err.h"
 
 #define QUERY_PAIRS_MAX 64
+#define QUERY_NAME_MAX 31 /* of a parameter that we know */
 
 struct query_pair {
     char *name;  /* decoded, borrowed from the query */
@@ -20,11 +21,14 @@ struct query {
     size_t count;
     struct query_pair pairs[QUERY_PAIRS_MAX];
     char *text; /* owned: what the pairs point into */
+    /* When it does not parse: the name that occurs twice or has a malformed value; "": not known,
+     * or longer than a name of ours. */
+    char culprit[QUERY_NAME_MAX + 1];
 };
 
 /* Parse len bytes of a query string or form. ERR_INVALID_REQUEST: a bad %-escape, a NUL or other
  * control character (escaped or not), a name that occurs twice, or more than QUERY_PAIRS_MAX pairs.
- * Nothing to clear then. */
+ * Nothing to clear then; out->culprit may say whose fault it is. */
 enum err query_parse(const char *text, size_t len, struct query *out);
 void query_clear(struct query *query);
 

@@ -34,6 +34,13 @@ void reply_redirect(struct reply *reply, int status, const char *location)
     reply_add_header(reply, "Location", location);
 }
 
+enum err reply_blame(struct reply *reply, const char *param, const char *fault)
+{
+    reply->param = param;
+    reply->fault = fault;
+    return ERR_INVALID_REQUEST;
+}
+
 struct json_writer reply_open_json(struct reply *reply, int status)
 {
     reply->status = status;
@@ -47,6 +54,8 @@ void reply_reset(struct reply *reply)
 {
     reply->status = 0;
     reply->retry_after_s = 0;
+    reply->param = NULL;
+    reply->fault = NULL;
     buf_reset(&reply->headers);
     buf_reset(&reply->body);
     buf_reset(&reply->login_scope);
@@ -56,6 +65,8 @@ void reply_clear(struct reply *reply)
 {
     reply->status = 0;
     reply->retry_after_s = 0;
+    reply->param = NULL;
+    reply->fault = NULL;
     buf_clear(&reply->headers);
     buf_clear(&reply->body);
     buf_clear(&reply->login_scope);

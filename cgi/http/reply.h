@@ -3,6 +3,7 @@
 #define HTTP_REPLY_H
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/json.h"
 
 struct reply {
@@ -11,6 +12,8 @@ struct reply {
     struct buf body;
     int retry_after_s;      /* for a 503; 0: the default */
     struct buf login_scope; /* for insufficient_scope: what the login has to ask for */
+    const char *param;      /* for an error: the parameter that is wrong; NULL: not known */
+    const char *fault;      /* and what is wrong with it: "is missing" */
 };
 
 /* Add a header. value must hold no control characters: one that does is left out and logged, so
@@ -19,6 +22,10 @@ void reply_add_header(struct reply *reply, const char *name, const char *value);
 
 /* 302 or 303 with Location. */
 void reply_redirect(struct reply *reply, int status, const char *location);
+
+/* Note which parameter an error is about, and what is wrong with it ("is missing"), for its text.
+ * Both static, since nothing of a request is echoed. Returns ERR_INVALID_REQUEST. */
+enum err reply_blame(struct reply *reply, const char *param, const char *fault);
 
 /* Begin a JSON body with that status: sets Content-Type, opens the object. End with json_close. */
 struct json_writer reply_open_json(struct reply *reply, int status);

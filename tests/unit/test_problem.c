@@ -67,6 +67,22 @@ static void test_login_url_asks_for_the_missing_scope(void **state)
     reply_clear(&reply);
 }
 
+static void test_the_parameter_that_is_wrong_is_named(void **state)
+{
+    (void)state;
+    for (int html = 0; html < 2; html++) {
+        struct reply reply = {0};
+        assert_int_equal(reply_blame(&reply, "code", "is missing"), ERR_INVALID_REQUEST);
+        problem_reply(&reply, &settings, ERR_INVALID_REQUEST, html);
+        assert_true(has(&reply.body, "The parameter code is missing."));
+        assert_false(has(&reply.body, err_text(ERR_INVALID_REQUEST)));
+        reply_reset(&reply);
+        problem_reply(&reply, &settings, ERR_INVALID_REQUEST, html);
+        assert_true(has(&reply.body, err_text(ERR_INVALID_REQUEST)));
+        reply_clear(&reply);
+    }
+}
+
 /* auth_request knows 401 and 403 only, and looks at headers only. */
 static void test_auth_request_is_told_in_headers(void **state)
 {
@@ -258,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_login_url_asks_for_the_missing_scope),
+        cmocka_unit_test(test_the_parameter_that_is_wrong_is_named),
         cmocka_unit_test(test_auth_request_is_told_in_headers),
         cmocka_unit_test(test_only_absent_clears_the_cookie),
         cmocka_unit_test(test_only_a_client_is_told_how_to_say_who_it_is),

@@ -54,6 +54,29 @@ static void test_decoding(void **state)
     }
 }
 
+static void test_culprit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *culprit;
+    } cases[] = {
+        {"a=b&code=1&code=2", "code"},
+        {"code=1&c%6fde=2", "code"},
+        {"code=%zz", "code"},
+        {"code=a%00b", "code"},
+        {"co%zzde=1", ""},
+        {"=1&=2", ""},
+        {"a_name_of_thirty_one_characters=%&a=b", "a_name_of_thirty_one_characters"},
+        {"a_name_of_thirty_two_characters_=%&a=b", ""},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct query query;
+        assert_int_equal(query_parse(cases[i].text, strlen(cases[i].text), &query),
+                         ERR_INVALID_REQUEST);
+        assert_string_equal(query.culprit, cases[i].culprit);
+    }
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -160,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decoding),
+        cmocka_unit_test(test_culprit),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_raw_nul_is_refused),
         cmocka_unit_test(test_length_is_kept_to),

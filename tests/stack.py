@@ -169,7 +169,9 @@ class Process:
             self._reap()
 
     def kill(self):
+        """SIGKILL, and what it listened on is closed: a worker may outlive its parent for a moment."""
         self.end_now()
+        wait_until(lambda: not self.group(), STOP_TIMEOUT_S, f"end of all of {self.name}")
 
     def stop(self, number=signals.SIGTERM, timeout_s=STOP_TIMEOUT_S):
         """Ask it to end; the exit code. TimeoutError, and SIGKILL, when it does not."""

@@ -204,16 +204,27 @@ static int print_answer(char *answer)
     return status;
 }
 
-static bool ask(int fd, struct buf *out, uint64_t deadline_ms)
+/* Who looks after a container that is not healthy shall see which setting that goes back to. */
+static void complain(const struct listen_address *address, const char *what, const char *cause)
+{
+    if (address->socket_path != NULL) {
+        fprintf(stderr, "LISTEN: %s unix:%s", what, address->socket_path);
+    } else {
+        fprintf(stderr, "LISTEN: %s tcp:%s:%s", what, address->host, address->port);
+    }
+    fprintf(stderr, " (%s); write where the service listens\n", cause);
+}
+
+static bool ask(const struct listen_address *address, int fd, struct buf *out, uint64_t deadline_ms)
 {
     struct buf request = {0}, answer = {0};
     bool done = false;
 
     add_request(&request);
     if (!send_all(fd, &request, deadline_ms) || !receive_all(fd, &answer, deadline_ms)) {
-        fprintf(stderr, "no answer: %s\n", strerror(errno));
+        complain(address, "no answer from", strerror(errno));
     } else if (!join_records(&answer, out) || out->len == 0) {
-        fputs("no answer that is one of FastCGI\n", stderr);
+        complain(address, "no answer from", "it is none of FastCGI");
     } else {
         done = true;
     }
@@ -231,10 +242,10 @@ int health_check(const struct listen_address *address)
                                           : connect_tcp(address->host, address->port, deadline_ms);
 
     if (fd < 0) {
-        fprintf(stderr, "cannot connect: %s\n", strerror(errno));
+        complain(address, "cannot connect to", strerror(errno));
         return 1;
     }
-    if (ask(fd, &answer, deadline_ms)) {
+    if (ask(address, fd, &answer, deadline_ms)) {
         status = print_answer(answer.data);
     }
     buf_clear(&answer);

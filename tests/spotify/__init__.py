@@ -94,7 +94,8 @@ api_401_text          "new" (since July 2026) or "old"
 api_allowed_users     list of user names; all others get the 403 "not_registered"
 account_id            false: /v1/me without account_id (default true)
 product               text instead of the user's own; "missing"
-images                "normal", "empty", "missing", "null", "hostile" (a javascript: URL)
+images                "empty" (default: a browser asks nobody else), "normal" (at Spotify's own host),
+                      "missing", "null", "hostile" (a javascript: URL)
 display_name          text instead of the user's own; "missing", "null"
 me_fields             object laid over the answer of /v1/me
 

@@ -103,7 +103,7 @@ API = {
     "api_allowed_users": (None, names),
     "account_id": (True, flag),
     "product": (None, text),
-    "images": ("normal", one_of("normal", "empty", "missing", "null", "hostile")),
+    "images": ("empty", one_of("normal", "empty", "missing", "null", "hostile")),
     "display_name": (None, text),
     "me_fields": (None, fields),
 }

@@ -70,6 +70,8 @@ enum metric_login {
     METRIC_LOGIN_SERVER_ERROR,  /* any other error that came to /callback */
     METRIC_LOGIN_INVALID_STATE,
     METRIC_LOGIN_REFUSED,
+    METRIC_LOGIN_REJECTED, /* what Spotify was given does not fit */
+    METRIC_LOGIN_EXPIRED,  /* a device's codes had expired, or were used */
     METRIC_LOGIN_MISCONFIGURED,
     METRIC_LOGIN_UPSTREAM,
     METRIC_LOGIN_UPSTREAM_BUSY,

@@ -182,7 +182,7 @@ enum err device_give(struct service *service, const struct code_grant *grant, co
             metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_DEVICE);
         }
         if (err == ERR_ABSENT) {
-            (void)store_end_session(service->store, &secret, &session);
+            (void)store_end_session(service->store, &secret, &session, NULL);
             err = ERR_EXPIRED;
         }
         session_clear(&session);

@@ -21,13 +21,13 @@ enum err handle_swap(struct service *service, const struct code_grant *grant, st
     /* A code is used up by redeeming it: not while its session could not be stored. */
     const char *trouble = NULL;
     enum err err = store_ping(service->store, &trouble);
-    if (err != OK) {
-        return err;
-    }
     secret_new(&handle);
     handle_derive(&handle, &secret);
-    err = grant_redeem(service, grant, &secret, &session, &retry_after_s);
+    if (err == OK) {
+        err = grant_redeem(service, grant, &secret, &session, &retry_after_s);
+    }
     reply->retry_after_s = (int)retry_after_s;
+    metrics_count_word(METRIC_LOGINS, err == OK ? "none" : err_name(err));
     if (err == OK) {
         secret_format(&handle, text);
         session_write_token(&session, text, reply);

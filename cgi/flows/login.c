@@ -99,6 +99,7 @@ static enum err open_session(struct service *service, const struct code_grant *g
 {
     struct session session = {0};
     int64_t retry_after_s = 0; /* nobody to tell: a browser is on its way */
+    bool ended = false;
     secret_new(&out->session);
     enum err err = grant_redeem(service, grant, &out->session, &session, &retry_after_s);
     if (err != OK) {
@@ -106,11 +107,10 @@ static enum err open_session(struct service *service, const struct code_grant *g
     }
     out->has_session = true;
     metrics_count(METRIC_SESSIONS_BEGUN, METRIC_BEGUN_LOGIN);
-    if (store_replace_session(service->store, previous, &session) != OK) { /* C6 */
+    if (store_replace_session(service->store, previous, &session, &ended) != OK) { /* C6 */
         log_warn("previous session not ended");
-    } else if (previous[0]) {
-        metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED);
     }
+    metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_REPLACED, ended);
     session_clear(&session);
     return OK;
 }

@@ -13,13 +13,14 @@ static enum err end_by_id(struct service *service, const struct secret *secret,
                           const struct session *session, const char *id, bool *is_own)
 {
     struct session_list list = {0};
+    bool ended = false;
     enum err err = store_list_sessions(service->store, secret, session, &list);
     *is_own = false;
     for (size_t i = 0; err == OK && i < list.count; i++) {
         if (strcmp(list.items[i].id, id) == 0) {
             *is_own = list.items[i].is_current;
-            err = store_end_listed_session(service->store, session, &list.items[i]);
-            metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, err == OK);
+            err = store_end_listed_session(service->store, session, &list.items[i], &ended);
+            metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, ended);
         }
     }
     session_list_clear(&list);
@@ -33,7 +34,7 @@ enum err logout_post(struct service *service, const struct request *request, str
     const char *id = request_param(request, "id");
     const char *all = request_param(request, "all");
     bool wants_all = all && strcmp(all, "true") == 0;
-    bool is_own = true;
+    bool is_own = true, ended = false;
     if (id && wants_all) {
         return reply_blame(reply, "id", "stands beside all=true");
     }
@@ -42,16 +43,15 @@ enum err logout_post(struct service *service, const struct request *request, str
         err = end_by_id(service, &secret, &session, id, &is_own);
     } else if (err == OK) {
         err = wants_all ? store_end_user_sessions(service->store, &secret, &session)
-                        : store_end_session(service->store, &secret, &session);
-        metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, err == OK && !wants_all);
+                        : store_end_session(service->store, &secret, &session, &ended);
     } else if (err == ERR_UNREADABLE && !wants_all && !id) {
         /* It can be ended all the same. Not so after ERR_STORE: a Redis that stands still would end
          * it later, under an answer that says that nothing was done. */
-        err = store_end_session(service->store, &secret, NULL);
-        metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, err == OK);
+        err = store_end_session(service->store, &secret, NULL, &ended);
     } else if (err == ERR_NO_COOKIE || err == ERR_ABSENT || err == ERR_REPLACED) {
         err = OK; /* nobody is logged in, which is what was asked for */
     }
+    metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT, ended);
     session_clear(&session);
     secret_wipe(&secret);
     if (err != OK) {

@@ -63,6 +63,18 @@ enum err store_open(const struct store *store, const char *kind, const struct se
     return OK;
 }
 
+enum err store_delete_key(struct store *store, const struct buf *key, bool *was_there)
+{
+    struct redis_value value = {0};
+    const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(key)};
+    enum err err = redis_command(store->redis, args, 2, &value);
+    if (!err && was_there) {
+        *was_there = value.integer == 1;
+    }
+    redis_value_clear(&value);
+    return err;
+}
+
 static void backoff_key(const struct store *store, struct buf *out)
 {
     buf_adds(out, store->settings->redis_prefix);

@@ -92,13 +92,15 @@ enum err store_get_session(struct store *store, const struct secret *secret, enu
 /* Let a session that nobody holds yet end in life_ms, unless it is used before. */
 enum err store_limit_session(struct store *store, const struct secret *secret, int64_t life_ms);
 
-/* End one session. OK also when there is none. session says whose it is; NULL when unknown. */
+/* End one session. OK also when there is none: *ended says whether there was one (NULL: not asked).
+ * session says whose it is; NULL when unknown. */
 enum err store_end_session(struct store *store, const struct secret *secret,
-                           const struct session *session);
+                           const struct session *session, bool *ended);
 
 /* C6: end a session by its name because the same browser has logged in anew, with the session by.
- * "" does nothing. */
-enum err store_replace_session(struct store *store, const char *name, const struct session *by);
+ * "" does nothing. *ended as above. */
+enum err store_replace_session(struct store *store, const char *name, const struct session *by,
+                               bool *ended);
 
 /* End all sessions of the user this session belongs to, itself included. */
 enum err store_end_user_sessions(struct store *store, const struct secret *secret,
@@ -124,9 +126,9 @@ void session_list_clear(struct session_list *list);
 enum err store_list_sessions(struct store *store, const struct secret *secret,
                              const struct session *session, struct session_list *out);
 
-/* End one that store_list_sessions gave for this session. OK also when it has ended meanwhile. */
+/* End one that store_list_sessions gave for this session. *ended as above. */
 enum err store_end_listed_session(struct store *store, const struct session *session,
-                                  const struct listed_session *listed);
+                                  const struct listed_session *listed, bool *ended);
 
 /* A renewal's lease: who may call Spotify for this session. All zero before the first take. */
 #define LEASE_OWNER_LEN 22
@@ -157,7 +159,8 @@ enum err store_release_lease(struct store *store, const struct secret *secret,
                              const struct lease *lease, bool failed);
 
 /* End a session that Spotify refused for good, if its generation is unchanged and the lease is
- * ours. ERR_STALE: somebody wrote since, or holds the lease. ERR_REPLACED. */
+ * ours. ERR_STALE: somebody wrote since, or holds the lease. ERR_ABSENT, ERR_REPLACED: it was ended
+ * before. */
 enum err store_end_refused_session(struct store *store, const struct secret *secret,
                                    const struct lease *lease, const struct session *session);
 

@@ -90,6 +90,9 @@ void store_note_use(const struct store *store, const char *name, const struct se
 /* Take a session's name from its user's others. Not waited for: a name left over ends by itself. */
 void store_forget_name(const struct store *store, const char *name, const struct session *session);
 
+/* Delete that key. *was_there may be NULL. */
+enum err store_delete_key(struct store *store, const struct buf *key, bool *was_there);
+
 /* A new owner for a lease: random. */
 void store_new_owner(struct lease *lease);
 

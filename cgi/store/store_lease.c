@@ -238,6 +238,7 @@ enum err store_end_refused_session(struct store *store, const struct secret *sec
         err = ERR_REPLACED;
     } else if (store_is_reply(&value, "done", 1) || store_is_reply(&value, "absent", 1)) {
         store_forget_name(store, keys.name, session);
+        err = store_is_reply(&value, "done", 1) ? OK : ERR_ABSENT;
     } else {
         err = ERR_STORE;
     }

@@ -194,12 +194,11 @@ enum err store_list_sessions(struct store *store, const struct secret *secret,
 }
 
 enum err store_end_listed_session(struct store *store, const struct session *session,
-                                  const struct listed_session *listed)
+                                  const struct listed_session *listed, bool *ended)
 {
     struct buf key = {0};
     store_key(store, "session", listed->name, &key);
-    const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(&key)};
-    enum err err = redis_command(store->redis, args, 2, NULL);
+    enum err err = store_delete_key(store, &key, ended);
     if (!err) {
         store_forget_name(store, listed->name, session);
     }

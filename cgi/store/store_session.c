@@ -217,14 +217,13 @@ enum err store_limit_session(struct store *store, const struct secret *secret, i
 }
 
 enum err store_end_session(struct store *store, const struct secret *secret,
-                           const struct session *session)
+                           const struct session *session, bool *ended)
 {
     char name[SECRET_NAME_LEN + 1];
     struct buf key = {0};
     session_name(secret, name);
     store_key(store, "session", name, &key);
-    const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(&key)};
-    enum err err = redis_command(store->redis, args, 2, NULL);
+    enum err err = store_delete_key(store, &key, ended);
     if (!err && session) {
         store_forget_name(store, name, session);
     }
@@ -232,8 +231,10 @@ enum err store_end_session(struct store *store, const struct secret *secret,
     return err;
 }
 
-enum err store_replace_session(struct store *store, const char *name, const struct session *by)
+enum err store_replace_session(struct store *store, const char *name, const struct session *by,
+                               bool *ended)
 {
+    *ended = false;
     if (!name[0]) {
         return OK;
     }
@@ -246,9 +247,12 @@ enum err store_replace_session(struct store *store, const char *name, const stru
     const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_BUF(&replaced),  REDIS_TEXT("1"),
                                      REDIS_TEXT("PX"),  REDIS_TEXT(life.text), REDIS_TEXT("DEL"),
                                      REDIS_BUF(&key)};
-    enum err err = redis_pipeline(store->redis, args, counts, 2, NULL);
+    struct redis_value values[2] = {0};
+    enum err err = redis_pipeline(store->redis, args, counts, 2, values);
     if (!err) { /* where it was another user's, that list leaves out what has ended */
         store_forget_name(store, name, by);
+        *ended = values[1].integer == 1;
+        redis_value_clear(&values[0]);
     }
     buf_clear(&key);
     buf_clear(&replaced);

@@ -169,15 +169,15 @@ enum err store_end_user_sessions(struct store *store, const struct secret *secre
                                  const struct session *session)
 {
     struct buf user = {0}, shown = {0};
+    bool ended = false;
     enum err err = OK;
     if (store_user_key(store, session, "user", &user) &&
         store_user_key(store, session, "shown", &shown)) {
         err = end_all_named(store, &user, &shown);
-    } else {
-        metrics_count(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL);
     }
-    if (!err) {
-        err = store_end_session(store, secret, session);
+    if (!err) { /* without a user it is in no set */
+        err = store_end_session(store, secret, session, &ended);
+        metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL, ended);
     }
     buf_clear(&user);
     buf_clear(&shown);

@@ -17,8 +17,11 @@ import metrics
 from browser import Browser, redirect_of
 from conftest import running
 from metrics import Metrics, Moved, scrape
-from sessions import Clock, ask, close_breakers, forget_failures, log_in, log_in_with_key, meanwhile, redis_away, together
+from phone import Phone
+from sessions import (Clock, ask, close_breakers, cookie_header, forget_failures, log_in, log_in_with_key, meanwhile,
+                      redis_away, together)
 from stack import TREE, Process, can_connect, find_program, reserve_port, wait_until
+from terminal import Terminal, open_page, submit
 
 MONITORING = TREE / "docker" / "monitoring"
 WEEK_S = 604800
@@ -188,13 +191,51 @@ def test_the_same_callback_again_is_no_second_login(stack):
     assert moved.only("sessions_begun_total") == {'sessions_begun_total{by="login"}': 1}
 
 
+def test_a_phones_login_is_counted_like_a_browsers(stack):
+    phone = Phone(stack)
+    code = phone.code()
+    with Moved(stack) as moved:
+        assert phone.swap(code).status_code == 200
+        assert phone.refresh().status_code == 200
+        assert phone.swap(code).status_code == 400
+        stack.spotify.behave("token", token_error="invalid_client")
+        assert phone.swap("x").status_code == 503
+    assert moved.only("logins_total") == {logins("success", "none"): 1, logins("failed", "refused"): 1,
+                                          logins("failed", "misconfigured"): 1}
+    assert moved.only("sessions_begun_total") == {'sessions_begun_total{by="swap"}': 1}
+    assert moved.only("tokens_handed_out_total") == {'tokens_handed_out_total{kind="user"}': 2}
+
+
+def test_a_devices_login_is_counted_like_a_browsers(stack):
+    terminal, browsers = Terminal(stack).begin(), [Browser(stack), Browser(stack)]
+    urls = [browser.approve(redirect_of(submit(browser, open_page(browser, terminal.user_code))))
+            for browser in browsers]
+    with Moved(stack) as moved:
+        assert [browser.callback(url).status_code for browser, url in zip(browsers, urls)] == [303] * 2
+        assert terminal.poll().status_code == 200
+    assert moved.only("logins_total") == {logins("success", "none"): 1, logins("failed", "expired"): 1}
+    assert moved.only("sessions_begun_total") == {'sessions_begun_total{by="device"}': 1}
+    assert moved.only("sessions_ended_total") == {}
+    assert moved.only("tokens_handed_out_total") == {'tokens_handed_out_total{kind="user"}': 1}
+
+
 # Sessions
 
-def test_a_logout_is_counted_when_there_was_a_session(stack):
-    browser = log_in(stack)
+def test_a_logout_is_counted_once_when_there_was_a_session(stack):
+    browser, headers = log_in(stack), {}
+    headers["Cookie"] = cookie_header(browser)
     with Moved(stack) as moved:
-        assert [browser.logout().status_code for _ in range(2)] == [204] * 2
+        assert {answer.status_code for answer in together(10, lambda: browser.logout(headers=headers))} == {204}
     assert moved.only("sessions_ended_total") == {ended("logout"): 1}
+
+
+def test_a_session_that_is_ended_by_its_id_is_counted(stack):
+    browser, other = log_in(stack, "ended-by-id"), log_in(stack, "ended-by-id")
+    listed = [session["id"] for session in browser.fetch("GET", "/sessions").json()["sessions"]]
+    with Moved(stack) as moved:
+        assert [browser.fetch("POST", "/logout", data={"id": listed[1]}).status_code for _ in range(2)] == [204] * 2
+    assert moved.only("sessions_ended_total") == {ended("logout"): 1}
+    assert not other.session().json()["authenticated"]
 
 
 def test_a_logout_everywhere_counts_every_session_that_there_was(stack):
@@ -219,6 +260,15 @@ def test_a_newer_login_of_the_browser_ends_the_older_session(stack):
     with Moved(stack) as moved:
         browser.login()
     assert moved.only("sessions_ended_total") == {ended("replaced"): 1}
+
+
+def test_a_login_with_the_cookie_of_a_session_that_is_gone_ends_none(stack):
+    browser, key = log_in_with_key(stack)
+    stack.redis.client().delete(key)
+    with Moved(stack) as moved:
+        assert browser.login().status_code == 303
+    assert moved.only("sessions_begun_total") == {'sessions_begun_total{by="login"}': 1}
+    assert moved.only("sessions_ended_total") == {}
 
 
 def test_a_session_that_spotify_refuses_for_good_is_counted_once(make_stack, tmp_path):

@@ -229,8 +229,9 @@ static void body_session(void *argument)
     ttl = ask_integer("TTL", user, NULL);
     CHECK(ttl > 99990 && ttl <= 100000);
     CHECK(ask_integer("ZCARD", user, NULL) == 1);
-    CHECK(store_end_session(store, &secret, &session) == OK);
-    CHECK(store_end_session(store, &secret, &session) == OK);
+    bool ended = false;
+    CHECK(store_end_session(store, &secret, &session, &ended) == OK && ended);
+    CHECK(store_end_session(store, &secret, &session, &ended) == OK && !ended);
     CHECK(get_and_forget(&secret) == ERR_ABSENT);
     CHECK(count_keys("test:user:*") == 0);
     session_clear(&session);
@@ -381,9 +382,11 @@ static void body_replace(void *argument)
     struct lease lease = {0};
     char name[SECRET_NAME_LEN + 1], key[128];
     session_name(&secret, name);
-    CHECK(store_replace_session(store, "", &session) == OK);
+    bool ended = true;
+    CHECK(store_replace_session(store, "", &session, &ended) == OK && !ended);
     CHECK(get_and_forget(&secret) == OK);
-    CHECK(store_replace_session(store, name, &session) == OK);
+    CHECK(store_replace_session(store, name, &session, &ended) == OK && ended);
+    CHECK(store_replace_session(store, name, &session, &ended) == OK && !ended);
     CHECK(get_and_forget(&secret) == ERR_REPLACED);
     CHECK(store_take_lease(store, &secret, 1, 1000, &lease, &found) == ERR_REPLACED);
     find_key("test:replaced:*", key);
@@ -490,10 +493,12 @@ static void body_list(void *argument)
     CHECK(list.count == 2 && list.items[1].listing.begun_at == 0 && !list.items[1].listing.agent);
 
     /* One that has ended is not shown, and its name and entry go. */
-    CHECK(store_end_listed_session(store, &b, &list.items[1]) == OK);
+    bool ended = false;
+    CHECK(store_end_listed_session(store, &b, &list.items[1], &ended) == OK && ended);
+    CHECK(store_end_listed_session(store, &b, &list.items[1], &ended) == OK && !ended);
     CHECK(get_and_forget(&first) == ERR_ABSENT);
     CHECK(count_listed(&second, &b) == 1 && ask_integer("HLEN", shown, NULL) == 1);
-    CHECK(store_replace_session(store, list.items[0].name, &b) == OK);
+    CHECK(store_replace_session(store, list.items[0].name, &b, &ended) == OK && ended);
     CHECK(store_ping(store, &trouble) == OK && count_keys("test:shown:*") == 0);
     CHECK(count_keys("test:user:*") == 0);
     session_list_clear(&list);
@@ -647,7 +652,7 @@ static void body_lease_lost(void *argument)
     CHECK(store_release_lease(store, &secret, &quick, false) == OK);
     /* A session that was ended is not brought back. */
     CHECK(take_lease(&secret, 4, 5000, &quick) == OK);
-    CHECK(store_end_session(store, &secret, &session) == OK);
+    CHECK(store_end_session(store, &secret, &session, NULL) == OK);
     renew(&session, "fifth");
     CHECK(store_commit_session(store, &secret, &quick, 4, &session) == ERR_ABSENT);
     CHECK(count_keys("test:session:*") == 0);
@@ -673,6 +678,7 @@ static void body_end_refused(void *argument)
     CHECK(get_and_forget(&secret) == OK);
     session.generation = 1;
     CHECK(store_end_refused_session(store, &secret, &lease, &session) == OK);
+    CHECK(store_end_refused_session(store, &secret, &lease, &session) == ERR_ABSENT);
     CHECK(get_and_forget(&secret) == ERR_ABSENT);
     CHECK(count_keys("*") == 0);
     session_clear(&session);
@@ -755,8 +761,9 @@ static void body_away(void *argument)
     CHECK(take_and_forget(&state, &binding) == ERR_STORE);
     CHECK(take_lease(&secret, 1, 1000, &lease) == ERR_STORE);
     CHECK(store_commit_session(store, &secret, &lease, 1, &session) == ERR_STORE);
-    CHECK(store_end_session(store, &secret, &session) == ERR_STORE);
-    CHECK(store_replace_session(store, "name", &session) == ERR_STORE);
+    CHECK(store_end_session(store, &secret, &session, NULL) == ERR_STORE);
+    bool ended = true;
+    CHECK(store_replace_session(store, "name", &session, &ended) == ERR_STORE && !ended);
     CHECK(store_end_user_sessions(store, &secret, &session) == ERR_STORE);
     CHECK(store_get_backoff(store, &until_ms) == ERR_STORE);
     settings.store_timeout_ms = 500;

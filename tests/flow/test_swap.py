@@ -13,7 +13,7 @@ from browser import Browser
 from conftest import running
 from phone import FORM, IOS_HEADERS, IOS_REFRESH, Phone, ios_encode, new_verifier
 from sessions import Clock, keys, meanwhile, redis_away, refreshes, together
-from stack import wait_until
+from stack import TREE, Nginx, wait_until
 from test_nginx import get
 
 APP = {"SWAP_REDIRECT_URIS": "my-app://callback"}
@@ -543,6 +543,35 @@ def test_74_a_service_that_is_down_is_flat_json(make_stack):
         status, headers = raw(stack, route, "Content-Length: 6", body=b"code=x")
         assert status == 503 and int(headers["retry-after"]) >= 1
     stack.services[0].start()
+
+
+@pytest.fixture
+def impatient(make_stack, monkeypatch):
+    """nginx waits for the service for a second."""
+    plain = Nginx.write_config
+
+    def write_config(nginx):
+        plain(nginx)
+        name = TREE / "nginx" / "spotify-auth.conf"
+        text, count = re.subn(r"fastcgi_read_timeout \w+;", "fastcgi_read_timeout 1s;", name.read_text())
+        own = nginx.directory / name.name
+        own.write_text(text)
+        whole = nginx.config.read_text()
+        assert count and f"include {name};" in whole
+        nginx.config.write_text(whole.replace(f"include {name};", f"include {own};"))
+    monkeypatch.setattr(Nginx, "write_config", write_config)
+    return make_stack(workers=1, settings=APP)
+
+
+def test_74_a_service_that_does_not_answer_is_flat_json(impatient):
+    phone = Phone(impatient).log_in(expires_in=30)
+    impatient.spotify.hang("token")
+    for answer in (phone.swap(phone.code()), phone.refresh()):
+        assert_error(answer, 504, "temporarily_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    impatient.spotify.release("token")
+    impatient.spotify.reset("hanging")
+    assert phone.refresh().status_code == 200
 
 
 @pytest.mark.parametrize("route", ["/auth/swap", "/auth/swap/refresh"])

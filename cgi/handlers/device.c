@@ -14,6 +14,9 @@
     "This code is unknown, was used already or has expired. Look at the device again: perhaps it " \
     "shows a newer one."
 #define TOO_MANY "Too many wrong codes were entered. Please try again in ten minutes."
+#define NOT_COMPLETED                                                                              \
+    "Spotify could not complete the login. The code on the device is still good: please enter it " \
+    "again."
 #define NOT_OURS "This page was open for too long. Please try again."
 
 /* ---- D1, D2 ---- */
@@ -144,23 +147,26 @@ static enum err write_not_found(struct service *service, const struct request *r
     return err;
 }
 
+static enum err write_denied(struct reply *reply)
+{
+    return write_end(reply, "The device is not connected",
+                     "You said no, and the device is told so. You can close this page.");
+}
+
 /* Where a login for a device ends (C7). */
-static enum err write_closing(const char *error, struct reply *reply)
+static enum err write_closing(struct service *service, const struct request *request,
+                              const char *error, struct reply *reply)
 {
     if (!error) {
         return write_end(reply, "The device is connected",
                          "You can close this page and go back to the device.");
     }
     if (strcmp(error, "access_denied") == 0) {
-        return write_end(reply, "The device is not connected",
-                         "You said no, and the device is told so. You can close this page.");
+        return write_denied(reply);
     }
-    if (strcmp(error, "expired_token") == 0) {
-        return write_end(reply, "The device is not connected", UNKNOWN_CODE);
-    }
-    return write_end(reply, "The device is not connected yet",
-                     "Spotify could not complete the login. The code on the device is still good: "
-                     "please enter it again.");
+    bool is_late = strcmp(error, "expired_token") == 0;
+    return write_form(service, request, 200, is_late ? UNKNOWN_CODE : NOT_COMPLETED, NULL, NULL,
+                      reply);
 }
 
 enum err device_get(struct service *service, const struct request *request, struct reply *reply)
@@ -174,7 +180,7 @@ enum err device_get(struct service *service, const struct request *request, stru
         return OK;
     }
     if (error || request_param(request, "done")) {
-        return write_closing(error, reply);
+        return write_closing(service, request, error, reply);
     }
     if (!typed) {
         return write_form(service, request, 200, NULL, NULL, NULL, reply);
@@ -238,7 +244,7 @@ static enum err begin_login(struct service *service, const struct device *device
 static enum err decline(struct service *service, const struct device *device, struct reply *reply)
 {
     enum err err = device_refuse(service, device->name);
-    return err == OK || err == ERR_ABSENT ? write_closing("access_denied", reply) : err;
+    return err == OK || err == ERR_ABSENT ? write_denied(reply) : err;
 }
 
 static enum err take_page(struct service *service, const struct request *request,

@@ -244,12 +244,15 @@ def test_head_has_no_effect(stack, terminal):
     assert answer.status_code == 200 and "Set-Cookie" not in answer.headers
 
 
-@pytest.mark.parametrize("query", ["done=true", "error=access_denied", "error=expired_token", "error=login_failed",
-                                   "done=true&error=%3Cscript%3Ealert(1)%3C/script%3E"])
-def test_the_closing_pages_say_nothing_of_the_request(stack, query):
+@pytest.mark.parametrize("query, text, has_form", [
+    ("done=true", "The device is connected", False), ("error=access_denied", "You said no", False),
+    ("done=true&error=expired_token", "was used already or has expired", True),
+    ("done=true&error=login_failed", "still good: please enter it again", True),
+    ("done=true&error=%3Cscript%3Ealert(1)%3C/script%3E", "still good: please enter it again", True)])
+def test_the_closing_pages_say_how_it_ended_and_nothing_of_the_request(stack, query, text, has_form):
     page = Browser(stack).navigate(stack.url + "/auth/device?" + query)
-    assert_page(page, 200, "The device is")
-    assert "alert(1)" not in page.text
+    assert_page(page, 200, text)
+    assert "alert(1)" not in page.text and ('name="user_code" value=""' in page.text) == has_form
 
 
 # D4: from our page, in this browser
@@ -319,10 +322,13 @@ def test_a_person_declines_at_spotify(stack, terminal):
 def test_after_an_outage_of_spotify_the_code_is_still_good(stack, terminal):
     browser = Browser(stack)
     stack.spotify.next(8, status=503)
-    assert_page(connect(browser, terminal), 200, "still good")
+    page = connect(browser, terminal)
+    assert_page(page, 200, "still good")
     assert_error(terminal.poll(), 400, "authorization_pending")
     stack.spotify.reset("behaviour")
-    assert_page(connect(browser, terminal), 200, CLOSE)
+    to_spotify = redirect_of(submit(browser, page, typed=terminal.user_code))
+    back = browser.callback(browser.approve(to_spotify))
+    assert_page(browser.navigate(redirect_of(back), "cross-site"), 200, CLOSE)
     assert terminal.poll().status_code == 200
 
 

@@ -18,9 +18,10 @@ from browser import Browser, redirect_of
 from conftest import running
 from metrics import Metrics, Moved, scrape
 from phone import Phone
+from redis_proxy import RedisProxy
 from sessions import (Clock, ask, close_breakers, cookie_header, forget_failures, log_in, log_in_with_key, meanwhile,
                       redis_away, together)
-from stack import TREE, Process, can_connect, find_program, reserve_port, wait_until
+from stack import TREE, Process, Redis, can_connect, find_program, reserve_port, wait_until
 from terminal import Terminal, open_page, submit
 
 MONITORING = TREE / "docker" / "monitoring"
@@ -126,6 +127,23 @@ def test_what_is_under_way_is_shown_while_it_is(single):
     assert [scrape(single)[name] for name in shown] == [1, 0, 0]
 
 
+def test_who_waits_for_another_worker_is_shown_while_it_does(make_stack):
+    stack = make_stack(services=2, workers=1)
+    browser = log_in(stack, expires_in=1)
+    wait_until(lambda: browser.session().json()["expires_in"] == 0, 5, "the end of the token")
+    stack.spotify.hang("token")
+    shown = 'renewal_waiters{where="other_worker"}'
+    first, second = stack.services
+    with meanwhile(lambda: ask(first, browser, "/token")) as leader:
+        wait_until(lambda: stack.spotify.calls(grant="refresh_token") == 1, 5, "the call to Spotify")
+        with meanwhile(lambda: ask(second, browser, "/token")) as waiter:
+            wait_until(lambda: Metrics(metrics.text(second))[shown] == 1, 5, "the one that waits")
+            assert Metrics(metrics.text(first))[shown] == 0
+            stack.spotify.release("token")
+            assert waiter.result(10).status == leader.result(10).status == 200
+    assert scrape(stack)[shown] == 0
+
+
 # Logins
 
 def test_a_login_is_counted(stack):
@@ -221,12 +239,29 @@ def test_a_devices_login_is_counted_like_a_browsers(stack):
 
 # Sessions
 
-def test_a_logout_is_counted_once_when_there_was_a_session(stack):
-    browser, headers = log_in(stack), {}
-    headers["Cookie"] = cookie_header(browser)
+def test_a_logout_is_counted_when_there_was_a_session(stack):
+    browser = log_in(stack)
     with Moved(stack) as moved:
-        assert {answer.status_code for answer in together(10, lambda: browser.logout(headers=headers))} == {204}
+        assert [browser.logout().status_code for _ in range(2)] == [204] * 2
     assert moved.only("sessions_ended_total") == {ended("logout"): 1}
+
+
+def test_logouts_at_once_end_one_session(tmp_path):
+    """All of them have found it when the first ends it."""
+    redis = Redis(tmp_path / "redis").start()
+    proxy = RedisProxy(tmp_path / "proxy.sock", redis.socket_path)
+    try:
+        with running(redis=redis, workers=1, settings={"REDIS_URL": f"unix://{proxy.path}"}) as stack:
+            browser = log_in(stack)
+            headers = {"Cookie": cookie_header(browser)}
+            with Moved(stack) as moved:
+                proxy.delay_s = 0.2
+                assert {answer.status_code for answer in together(5, lambda: browser.logout(headers=headers))} == {204}
+                proxy.delay_s = 0
+            assert moved.only("sessions_ended_total") == {ended("logout"): 1}
+    finally:
+        proxy.close()
+        redis.stop()
 
 
 def test_a_session_that_is_ended_by_its_id_is_counted(stack):
@@ -304,11 +339,12 @@ def test_the_weeks_until_a_user_has_to_agree_anew(make_stack, max_age_weeks, abo
 def test_tokens_are_counted_when_they_are_handed_out(single):
     browser = log_in(single)
     with Moved(single) as moved:
-        for method, route, status in [("GET", "/token", 200), ("POST", "/refresh", 200), ("HEAD", "/token", 200)]:
+        for method, route, status in [("GET", "/token", 200), ("POST", "/refresh", 200), ("GET", "/verify", 204),
+                                      ("HEAD", "/token", 200), ("HEAD", "/verify", 204)]:
             assert ask(single.services[0], browser, route, method).status == status
         assert metrics.ask(single.services[0], "GET", "/token").status == 401
         assert ask(single.services[0], browser, "/token", QUERY_STRING="scope=streaming").status == 403
-    assert moved.only("tokens_handed_out_total") == {'tokens_handed_out_total{kind="user"}': 2}
+    assert moved.only("tokens_handed_out_total") == {'tokens_handed_out_total{kind="user"}': 3}
 
 
 def test_a_storm_on_one_session_is_one_renewal_of_one_worker(stack):

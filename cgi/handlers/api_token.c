@@ -45,14 +45,15 @@ static enum err authenticate(const struct settings *settings, const struct reque
         return ERR_INVALID_REQUEST;
     }
     if (header && request_param(request, "client_secret")) {
-        return reply_blame(reply, "client_secret", "stands beside the header Authorization");
+        (void)reply_blame(reply, "client_secret", "stands beside the header Authorization");
+        return ERR_INVALID_REQUEST;
     }
     if (basic_parse(header, &basic) != OK) {
         return ERR_INVALID_CLIENT;
     }
-    enum err err = OK;
+    enum err err = ERR_INVALID_REQUEST;
     if (client_id && strcmp(client_id, basic.name) != 0) {
-        err = reply_blame(reply, "client_id", "names another client than the header Authorization");
+        (void)reply_blame(reply, "client_id", "names another client than the header Authorization");
     } else {
         *out = find_client(settings, &basic);
         err = *out ? OK : ERR_INVALID_CLIENT;

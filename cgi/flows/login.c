@@ -74,9 +74,14 @@ static enum err await_outcome(struct service *service, const struct login_callba
         err = store_take_login(service->store, callback->state, callback->binding, login, out);
     }
     if (err == ERR_USED && !out->location) {
-        /* The worker that had it is gone, and the code with it. */
+        /* The worker that had it is gone, and the code with it. Should it only have stood still, it
+         * notes how it went after all. */
         set_location(out, login->return_to, "temporarily_unavailable");
-        metrics_count(METRIC_LOGINS, METRIC_LOGIN_LOST);
+        out->ended_at = clock_unix_s();
+        if (store_put_login_outcome(service->store, callback->state, callback->binding, out,
+                                    true) == OK) {
+            metrics_count(METRIC_LOGINS, METRIC_LOGIN_LOST);
+        }
     }
     return err;
 }
@@ -165,7 +170,8 @@ static void finish_taken(struct service *service, const struct login_callback *c
     }
     set_location(out, login->return_to, error);
     out->ended_at = clock_unix_s();
-    if (store_put_login_outcome(service->store, callback->state, callback->binding, out) != OK) {
+    if (store_put_login_outcome(service->store, callback->state, callback->binding, out, false) !=
+        OK) {
         log_warn("login outcome not stored");
     }
 }

@@ -70,10 +70,12 @@ enum err store_take_login(struct store *store, const struct secret *state,
 /* The longest that taking a login to its outcome can take while its worker lives. */
 int64_t store_login_longest_ms(const struct settings *settings);
 
-/* Note in the tombstone how the login ended, sealed under binding. ERR_INVALID_STATE: there is none
- * any more, or it is another browser's. */
+/* Note in the tombstone how the login ended, sealed under binding; is_first: only where nothing is
+ * noted yet. ERR_INVALID_STATE: there is no tombstone any more, it is another browser's, or
+ * something is. */
 enum err store_put_login_outcome(struct store *store, const struct secret *state,
-                                 const struct secret *binding, const struct login_outcome *outcome);
+                                 const struct secret *binding, const struct login_outcome *outcome,
+                                 bool is_first);
 
 /* Key name of a session, to show (its start) and to end it by. */
 void session_name(const struct secret *secret, char out[static SECRET_NAME_LEN + 1]);

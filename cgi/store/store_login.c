@@ -54,9 +54,11 @@ static struct redis_script keep_script = {
                       "return 1",
 };
 
-/* KEYS: login. ARGV: binding, outcome, TTL of the tombstone in ms. */
+/* KEYS: login. ARGV: binding, outcome, TTL of the tombstone in ms, "1" where it must be the first.
+ */
 static struct redis_script outcome_script = {
     .source = "if redis.call('HGET', KEYS[1], 'binding') ~= ARGV[1] then return 0 end "
+              "if ARGV[4] == '1' and redis.call('HGET', KEYS[1], 'outcome') then return 0 end "
               "redis.call('HSET', KEYS[1], 'outcome', ARGV[2]) "
               "redis.call('PEXPIRE', KEYS[1], ARGV[3]) "
               "return 1",
@@ -246,7 +248,8 @@ out:
 }
 
 enum err store_put_login_outcome(struct store *store, const struct secret *state,
-                                 const struct secret *binding, const struct login_outcome *outcome)
+                                 const struct secret *binding, const struct login_outcome *outcome,
+                                 bool is_first)
 {
     char name[SECRET_NAME_LEN + 1];
     struct buf key = {0}, plain = {0}, sealed = {0};
@@ -257,8 +260,9 @@ enum err store_put_login_outcome(struct store *store, const struct secret *state
     seal_field(store, binding, &key, "outcome", &plain, &sealed);
     const struct redis_arg keys[] = {REDIS_BUF(&key)};
     struct store_number ttl = store_number(tombstone_ms(store->settings));
-    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_BUF(&sealed), REDIS_TEXT(ttl.text)};
-    enum err err = redis_eval(store->redis, &outcome_script, keys, 1, args, 3, &value);
+    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_BUF(&sealed), REDIS_TEXT(ttl.text),
+                                     REDIS_TEXT(is_first ? "1" : "0")};
+    enum err err = redis_eval(store->redis, &outcome_script, keys, 1, args, 4, &value);
     if (!err && value.integer != 1) {
         err = ERR_INVALID_STATE;
     }

@@ -237,6 +237,22 @@ def test_a_devices_login_is_counted_like_a_browsers(stack):
     assert moved.only("tokens_handed_out_total") == {'tokens_handed_out_total{kind="user"}': 1}
 
 
+def test_a_login_whose_worker_died_is_counted_once_however_often_it_is_delivered(make_stack):
+    stack = make_stack(workers=1, settings={"UPSTREAM_TIMEOUT_MS": 500, "STORE_TIMEOUT_MS": 200})
+    browser = Browser(stack)
+    url = browser.approve(redirect_of(browser.authorize()))
+    stack.spotify.hang("token")
+    with meanwhile(lambda: browser.callback(url)) as first:
+        wait_until(lambda: stack.spotify.calls("token") == 1, 5, "the call to Spotify")
+        os.kill(stack.services[0].workers()[0], signal.SIGKILL)
+        assert first.result(10).status_code == 502
+    stack.spotify.release("token")
+    wait_until(stack.services[0].ready, 10, "another worker")
+    answers = [*together(5, lambda: browser.callback(url)), browser.callback(url)]
+    assert {redirect_of(answer).rpartition("?")[2] for answer in answers} == {"error=temporarily_unavailable"}
+    assert scrape(stack).only("logins_total") == {logins("failed", "lost"): 1}
+
+
 # Sessions
 
 def test_a_logout_is_counted_when_there_was_a_session(stack):

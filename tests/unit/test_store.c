@@ -136,8 +136,10 @@ static void body_login(void *argument)
     struct login_outcome ended = {
         .location = xstrdup("/done"), .has_session = true, .ended_at = clock_unix_s()};
     secret_new(&ended.session);
-    CHECK(store_put_login_outcome(store, &state, &other, &ended) == ERR_INVALID_STATE);
-    CHECK(store_put_login_outcome(store, &state, &binding, &ended) == OK);
+    CHECK(store_put_login_outcome(store, &state, &other, &ended, false) == ERR_INVALID_STATE);
+    CHECK(store_put_login_outcome(store, &state, &binding, &ended, true) == OK);
+    CHECK(store_put_login_outcome(store, &state, &binding, &ended, true) == ERR_INVALID_STATE);
+    CHECK(store_put_login_outcome(store, &state, &binding, &ended, false) == OK);
     CHECK(store_take_login(store, &state, &binding, &login, &outcome) == ERR_USED);
     CHECK(outcome.location && strcmp(outcome.location, "/done") == 0);
     CHECK(outcome.has_session && secret_equal(&outcome.session, &ended.session));
@@ -822,7 +824,7 @@ static void body_dump(void *argument)
         .location = xstrdup(RETURN_TO), .has_session = true, .ended_at = clock_unix_s()};
     secret_new(&ended.session);
     secrets[5] = ended.session;
-    CHECK(store_put_login_outcome(store, &secrets[3], &secrets[4], &ended) == OK);
+    CHECK(store_put_login_outcome(store, &secrets[3], &secrets[4], &ended, false) == OK);
     CHECK(take_lease(&secrets[0], 1, 5000, &lease) == OK);
 
     struct redis_value found = ask("EVAL", dump, "0");

@@ -331,7 +331,8 @@ enum err app_token_get(struct service *service, enum app_token_wish wish, struct
                        int64_t *retry_after_s)
 {
     struct app_tokens *app = service->app_tokens;
-    int64_t age_ms = clock_unix_ms() - app->token.obtained_at_ms;
+    /* Of a clock that was set back, too, for then nothing is known of its age. */
+    int64_t age_ms = llabs(clock_unix_ms() - app->token.obtained_at_ms);
     bool is_unwanted = wish == APP_TOKEN_NOW && age_ms >= YOUNG_MS;
     int64_t unwanted_at_ms = is_unwanted ? app->token.obtained_at_ms : -1;
     struct breaker *breaker = &service->accounts.token_breaker;

@@ -1,6 +1,8 @@
 /* From a cookie to a session with a token that can be used. */
 #include "flows/session.h"
 
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "flows/renewal.h"
 #include "http/cookie.h"
@@ -42,7 +44,8 @@ static bool needs_renewal(const struct session *session, enum freshness freshnes
     if (freshness == SESSION_NEVER) {
         return false;
     }
-    if (is_asked_for(freshness) && (left_s <= 0 || age_s >= YOUNG_S)) {
+    /* Where a clock was set back, the age says nothing. */
+    if (is_asked_for(freshness) && (left_s <= 0 || llabs(age_s) >= YOUNG_S)) {
         return true;
     }
     if (freshness == SESSION_NOW) {

@@ -437,6 +437,14 @@ def test_a_token_that_the_web_api_refused_is_renewed_once_for_all(clocked):
     assert calls(clocked) == 2
 
 
+def test_a_refused_token_of_a_clock_that_was_set_back_is_renewed_too(clocked):
+    service = clocked.services[0]
+    old = verify(service).header("X-Spotify-Access-Token")
+    clocked.clock.advance(-1000)
+    assert verify(service, "renew=true").header("X-Spotify-Access-Token") != old
+    assert calls(clocked) == 2
+
+
 def test_a_renewal_that_fails_leaves_the_token_that_there_is(clocked):
     service = clocked.services[0]
     old = verify(service).header("X-Spotify-Access-Token")

@@ -125,6 +125,14 @@ def test_a_forced_renewal_happens_once_and_not_to_a_young_token(make_stack, tmp_
     assert {reply.header("X-Spotify-Access-Token") for reply in replies} != {first}
 
 
+def test_a_forced_renewal_of_a_clock_that_was_set_back(make_stack, tmp_path):
+    clock = Clock(tmp_path / "clock")
+    stack = make_stack(services=1, workers=1, settings=clock.settings())
+    browser = log_in(stack)
+    clock.advance(-1000)
+    assert verify(stack, browser, "renew=true").status == 204 and refreshes(stack) == 1
+
+
 @pytest.mark.parametrize("caller", CALLERS.values(), ids=CALLERS)
 def test_callers_of_a_script_are_held_to_the_rule_of_the_browser_routes(stack, caller):
     headers = headers_of(stack, caller)

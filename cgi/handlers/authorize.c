@@ -5,6 +5,7 @@
 #include "flows/login.h"
 #include "handlers/handlers.h"
 #include "http/cookie.h"
+#include "http/return_to.h"
 
 /* What to ask for: the default; or ?scope= on top of what the browser's session was granted,
  * because the new grant takes the place of the old one. ERR_STORE: that could not be found out. */
@@ -30,6 +31,25 @@ static enum err find_scope(struct service *service, const char *wanted,
     return out->len <= SCOPE_MAX ? OK : ERR_INVALID_SCOPE;
 }
 
+/* L1. Where nginx leads here from a page of its own, it says which one, in a variable that no
+ * header can set; the parameter was checked by the route table. */
+static enum err find_return_to(const struct settings *settings, const struct request *request,
+                               const char **out)
+{
+    const char *param = request_param(request, "return_to");
+    const char *page = request_variable(request, "LOGIN_RETURN_TO");
+    *out = settings->return_to;
+    if (param) {
+        *out = param;
+    } else if (page && *page) {
+        *out = page;
+        return return_to_is_ours(page, &settings->origin, &settings->allowed_origins)
+                   ? OK
+                   : ERR_INVALID_REQUEST;
+    }
+    return OK;
+}
+
 enum err authorize_get(struct service *service, const struct request *request, struct reply *reply)
 {
     const struct settings *settings = service->settings;
@@ -37,6 +57,7 @@ enum err authorize_get(struct service *service, const struct request *request, s
     struct secret previous;
     struct buf url = {0};
     struct buf scope = {0};
+    const char *return_to;
     if (request_is_prefetch(request)) { /* nobody has clicked yet */
         return ERR_FORBIDDEN;
     }
@@ -44,17 +65,20 @@ enum err authorize_get(struct service *service, const struct request *request, s
         reply->status = 200;
         return OK;
     }
+    enum err err = find_return_to(settings, request, &return_to);
+    if (err != OK) {
+        return err;
+    }
     /* L2: one binding for all tabs of a browser, so that a second login does not break the first.
      */
     if (cookie_get(request, settings, COOKIE_LOGIN, &binding) != COOKIE_IS_GOOD) {
         secret_new(&binding);
     }
     bool has_previous = cookie_get(request, settings, COOKIE_SESSION, &previous) == COOKIE_IS_GOOD;
-    enum err err = find_scope(service, request_param(request, "scope"),
-                              has_previous ? &previous : NULL, &scope);
-    const char *return_to = request_param(request, "return_to");
+    err = find_scope(service, request_param(request, "scope"), has_previous ? &previous : NULL,
+                     &scope);
     const char *show_dialog = request_param(request, "show_dialog");
-    struct login_wish wish = {.return_to = return_to ? return_to : settings->return_to,
+    struct login_wish wish = {.return_to = return_to,
                               .scope = buf_str(&scope),
                               .show_dialog = show_dialog && strcmp(show_dialog, "true") == 0,
                               .binding = &binding,

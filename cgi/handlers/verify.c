@@ -31,6 +31,9 @@ enum err verify_get(struct service *service, const struct request *request, stru
     reply_add_header(reply, "X-Spotify-Scope", session.scope);
     add_known(reply, "X-Spotify-User", session.profile.id);
     add_known(reply, "X-Spotify-Account", session.profile.account_id);
+    if (freshness == SESSION_NOW) { /* for nginx to say, should this token be refused as well */
+        reply_add_header(reply, "X-Spotify-Login-Url", service->settings->login_url);
+    }
     reply->status = 204;
     metrics_add(METRIC_TOKENS, METRIC_TOKEN_USER, request->method != METHOD_HEAD);
     session_clear(&session);

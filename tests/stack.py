@@ -375,7 +375,13 @@ class Nginx(Process):
         }
         self.api_ca = api_ca
         self.ask_api(api_url)
+        self.list_origins("")
         super().__init__("nginx", self.directory / "error.log")
+
+    @staticmethod
+    def program():
+        """The installed nginx, or the one that NGINX names."""
+        return os.environ.get("NGINX") or find_program("nginx")
 
     def ask_api(self, url):
         """Where Spotify's Web API is, from the next start on."""
@@ -388,6 +394,12 @@ class Nginx(Process):
             # nginx would not start. Away from the net the rest is to work; here nobody listens.
             address = "127.0.0.1:9"
         self.values.update(api_scheme=parts.scheme, api_host=parts.hostname, api_address=address)
+
+    def list_origins(self, origins):
+        """ALLOWED_ORIGINS, from the next start on."""
+        lines = "".join(f'    "{origin.strip()}" $http_origin;\n' for origin in origins.split(",") if origin.strip())
+        self.values["origins"] = self.directory / "origins.conf"
+        self.values["origins"].write_text(f'map $http_origin $spotify_auth_listed_origin {{\n    default "";\n{lines}}}\n')
 
     def write_config(self):
         if self.api_ca:
@@ -403,8 +415,7 @@ class Nginx(Process):
     def start(self):
         self.write_config()
         (self.directory / "admin.sock").unlink(missing_ok=True)
-        self.launch([find_program("nginx"), "-p", self.directory, "-e", self.log_path,
-                     "-c", self.config])
+        self.launch([self.program(), "-p", self.directory, "-e", self.log_path, "-c", self.config])
         self.wait_ready(self.listens)
         return self
 
@@ -509,6 +520,7 @@ class Stack:
                 service.start(self.start_ready)
             self._own.append(self.nginx)
             self.nginx.ask_api(self.services[0].settings["SPOTIFY_API_URL"] if self.services else self.spotify.url)
+            self.nginx.list_origins(str(extra.get("ALLOWED_ORIGINS") or ""))
             self.nginx.start()
         except BaseException:
             with contextlib.suppress(Exception):

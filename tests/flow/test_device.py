@@ -474,7 +474,7 @@ def test_too_many_requests_are_429_json(make_stack):
         if status != 200:
             break
     assert status == 429 and int(headers["retry-after"]) >= 1
-    assert json.loads(body)["error"] == "temporarily_unavailable"
+    assert json.loads(body)["error"] == "rate_limited"
 
 
 # Off, and outages

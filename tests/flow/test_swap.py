@@ -531,7 +531,7 @@ def test_74_errors_of_nginx_are_flat_json(stack, route):
     large = b"code=" + b"x" * 65536
     assert raw(stack, route, f"Content-Length: {len(large)}", body=large)[0] == 413
     assert raw(stack, route, "Content-Length: x")[0] == 400
-    assert raw(stack, route, "X-Long: " + "x" * 40000, "Content-Length: 0")[0] == 400
+    assert raw(stack, route, "X-Long: " + "x" * 40000, "Content-Length: 0")[0] == 431
     assert raw(stack, route + "?" + "x" * 40000, "Content-Length: 0")[0] == 414
     assert raw(stack, route, "Transfer-Encoding: gzip")[0] == 501
 
@@ -585,7 +585,7 @@ def test_75_too_many_requests_are_429_with_retry_after(make_stack, route):
         if status != 400:
             break
     assert status == 429 and int(headers["retry-after"]) >= 1
-    assert json.loads(text)["error"] == "temporarily_unavailable"
+    assert json.loads(text)["error"] == "rate_limited"
     assert get(stack, "/auth/session", "X-Requested-With: x", "Sec-Fetch-Site: same-origin")[0] == 200
 
 

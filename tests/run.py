@@ -13,6 +13,7 @@ import time
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 KEPT = TREE / ".run"
+LOG_MAX = 10_000_000  # a log that is longer begins anew, and the old one is kept once
 
 SETTINGS = """
     SPOTIFY_CLIENT_ID SPOTIFY_CLIENT_SECRET SPOTIFY_REDIRECT_URI SPOTIFY_SCOPE SPOTIFY_SCOPE_ALLOWED
@@ -109,8 +110,11 @@ class LogCopier:
 
     def __init__(self, path):
         self.path = path
-        path.write_bytes(b"")
+        if path.exists() and path.stat().st_size > LOG_MAX:
+            path.replace(path.with_suffix(".old.log"))
+        path.touch()
         self.file = open(path, "rb")
+        self.file.seek(0, os.SEEK_END)
 
     def copy(self):
         sys.stderr.buffer.write(self.file.read())
@@ -233,6 +237,8 @@ def run(stopped):
         api_url = value_of(settings, "SPOTIFY_API_URL") if is_given(settings, "SPOTIFY_API_URL") else stack.API_URL
         api_ca = value_of(settings, "UPSTREAM_CA_FILE") if is_given(settings, "UPSTREAM_CA_FILE") else None
         nginx = stack.Nginx(KEPT / "nginx", [service.nginx_address], f"127.0.0.1:{port}", api_url=api_url, api_ca=api_ca)
+        if is_given(settings, "ALLOWED_ORIGINS"):
+            nginx.list_origins(value_of(settings, "ALLOWED_ORIGINS"))
         keep(nginx)
         nginx.start()
 

@@ -185,6 +185,22 @@ def test_session_survives_a_restart_and_ctrl_c_ends_everything(copy):
         assert process.stop(signal.SIGTERM) == 0
 
 
+def test_the_services_log_is_kept_until_it_is_long_and_nginx_knows_the_origins(copy):
+    log, old = copy / ".run" / "service.log", copy / ".run" / "service.old.log"
+    process = Run(copy, free_port(), ALLOWED_ORIGINS="http://127.0.0.1:5173, http://[::1]:5173")
+    for count in (1, 2):
+        process.start()
+        answer = Browser(process).fetch("POST", "/logout", data=bytes(65537), origin="http://[::1]:5173")
+        assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (413, "http://[::1]:5173")
+        assert process.stop(signal.SIGINT) == 0
+        assert log.read_text().count('"event":"service started"') == count
+        assert process.log_text().count('"event":"service started"') == 1
+    os.truncate(log, 10_000_001)
+    process.start()
+    assert process.stop(signal.SIGINT) == 0
+    assert old.stat().st_size == 10_000_001 and log.read_text().count('"event":"service started"') == 1
+
+
 def test_ctrl_c_of_a_terminal_ends_everything_in_order(copy):
     """A terminal sends SIGINT to every process of the group, not to the first alone."""
     process = Run(copy, free_port()).start()

@@ -33,7 +33,7 @@ PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck lib
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 PACKAGES_FAULTS := python3-pytest faketime wrk
 
-.PHONY: all help run test bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults programs fuzz-programs readme
+.PHONY: all help run test test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -42,6 +42,7 @@ help:
 	@echo "make          build the program: build/spotify-auth"
 	@echo "make run      start everything on http://127.0.0.1:$(PORT) (PORT and every setting from the environment)"
 	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
+	@echo "make test-nginx  run the tests of nginx's configuration with the nginx of other Debians"
 	@echo "make bench    measure, print a table and write build/bench.md"
 	@echo "make test-faults  break things on purpose, print what it cost and write build/faults.md (SEED=n repeats a schedule)"
 	@echo "make soak     random faults under load for MINUTES (1), the same invariants (SEED=n)"
@@ -54,6 +55,9 @@ run: deps-run all
 
 test: deps-test
 	@$(PYTHON) tests/all.py
+
+test-nginx: deps-test all
+	@$(PYTHON) tests/nginx_versions.py
 
 bench: deps-bench all
 	@$(PYTHON) tests/bench/bench.py
@@ -140,4 +144,4 @@ $(BUILD)/%.o: %.c Makefile
 	$(CC) $(CFLAGS) -c -o $@ $<
 
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -name '*.d' -type f 2>/dev/null)

@@ -419,6 +419,11 @@ class Nginx(Process):
         self.wait_ready(self.listens)
         return self
 
+    def check(self):
+        """What `nginx -t` says of the written configuration: its CompletedProcess."""
+        return subprocess.run([self.program(), "-t", "-p", self.directory, "-e", self.log_path, "-c", self.config],
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=START_TIMEOUT_S)
+
     def listens(self):
         """On all of its sockets: it opens one after the other, and then writes its pid."""
         with contextlib.suppress(FileNotFoundError):

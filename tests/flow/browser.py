@@ -236,6 +236,7 @@ class Browser:
         if not hasattr(self._local, "session"):
             session = requests.Session()
             session.trust_env = False
+            session.verify = getattr(self.stack, "authority", True)
             session.headers.clear()
             session.headers["Accept-Encoding"] = "identity"
             policy = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])

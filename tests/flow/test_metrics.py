@@ -604,7 +604,7 @@ def prometheus_server(single, tmp_path):
         (tmp_path / "nginx.conf").write_text(
             f"{user} daemon off; pid {tmp_path}/nginx.pid; events {{}} http {{ {temporary} {text} }}")
         nginx = Process("nginx for Prometheus", tmp_path / "error.log")
-        nginx.launch([find_program("nginx"), "-p", tmp_path, "-e", nginx.log_path, "-c", tmp_path / "nginx.conf"])
+        nginx.launch([nginx.program(), "-p", tmp_path, "-e", nginx.log_path, "-c", tmp_path / "nginx.conf"])
         try:
             nginx.wait_ready(lambda: can_connect(2, ("127.0.0.1", int(listen.split(":")[1]))))
             yield listen

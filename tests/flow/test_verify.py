@@ -1,7 +1,6 @@
 """GET /verify: what nginx's auth_request hears (API.md 3, "For nginx"), and a page that only those see who are logged in."""
 
 import json
-import urllib.parse
 
 import pytest
 
@@ -11,6 +10,7 @@ from sessions import (OWN_COOKIE, Clock, ask, cookie_header, forget_failures, ke
                       redis_away, refreshes, together)
 from stack import TREE, Nginx, wait_until
 from test_cross_site import CALLERS, headers_of
+from test_nginx import get
 
 AS_A_PAGE = {"HTTP_X_REQUESTED_WITH": None, "HTTP_SEC_FETCH_SITE": "none"}
 
@@ -222,16 +222,66 @@ def members(make_stack, monkeypatch):
 
 def test_a_page_for_members_admits_who_is_logged_in_and_leads_others_to_the_login(members):
     browser = Browser(members)
-    away = browser.navigate("/members/list?x=1")
-    assert away.status_code == 302
-    place = urllib.parse.urlsplit(away.headers["Location"])
-    assert place.path == "/auth/authorize"
-    assert urllib.parse.parse_qs(place.query)["return_to"] == ["/members/list"]
-    back = browser.callback(browser.approve(browser.navigate(away.headers["Location"], "same-origin")
-                                            .headers["Location"]))
-    assert back.status_code == 303 and back.headers["Location"].endswith("/members/list")
+    away = browser.navigate("/members/list")
+    assert away.status_code == 302 and away.headers["Location"].startswith(members.spotify.url)
+    assert browser.cookie("spotify-login")
+    back = browser.callback(browser.approve(away.headers["Location"]))
+    assert back.status_code == 303 and back.headers["Location"] == "/members/list"
     page = browser.navigate(back.headers["Location"], "cross-site")
     assert page.status_code == 200 and "<svg" in page.text
+
+
+@pytest.mark.parametrize("path", [
+    "/members/list?x=1&y=a%26b%3D%2F&z=%C3%A7", "/members/a%20b", "/members/%C3%A7a%C4%9Fla/50%25?q=%23", "/members/?next=/a//b",
+    "/members/a+b;c=d,e?f=$g", "/members/?return_to=https://evil.example/"])
+def test_the_login_of_a_page_ends_at_that_very_page(members, path):
+    browser = Browser(members)
+    away = browser.navigate(path)
+    assert away.status_code == 302
+    back = browser.callback(browser.approve(away.headers["Location"]))
+    assert (back.status_code, back.headers["Location"]) == (303, path)
+
+
+@pytest.mark.parametrize("path", ["/members/a%2f%2fb", "/members/%5c", "/members/%0d%0aa", "//members/x", "/members//x",
+                                  "/x/../members/y", "/members/%252e%252e/x", pytest.param("/members/x?" + "y" * 2048, id="long")])
+def test_a_page_that_no_login_may_end_at_is_400(members, path):
+    """The rules are those of return_to; the way back is never guessed."""
+    status, headers, body = get(members, path, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    assert status == 400 and "location" not in headers and b"<!doctype html" in body.lower()
+
+
+@pytest.mark.parametrize("headers, status", [
+    ({"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Accept": "application/json"}, 403),
+    ({"Sec-Fetch-Dest": "iframe"}, 403), ({"Sec-Purpose": "prefetch"}, 403), ({"Accept": "application/json"}, 302)])
+def test_only_a_persons_own_way_to_a_page_begins_a_login(members, headers, status):
+    answer = Browser(members).navigate("/members/list", headers=headers)
+    assert answer.status_code == status and ("Set-Cookie" in answer.headers) == (status == 302)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
+def test_a_page_that_is_asked_for_in_another_way_leads_to_the_login_too(members, method):
+    browser = Browser(members)
+    answer = browser.request(method, members.url + "/members/form?x=1", {}, "same-origin", True, b"a=b" if method != "HEAD" else None)
+    assert answer.status_code == 302
+    assert browser.callback(browser.approve(answer.headers["Location"])).headers["Location"] == "/members/form?x=1"
+
+
+def test_the_login_of_a_page_is_nobodys_to_ask_for(members):
+    """Neither by its address nor by a header: without the variable, /authorize ends where it always does."""
+    assert get(members, "/auth/.log-in")[0] == get(members, "/auth/.log-in?x")[0] == 404
+    browser = Browser(members)
+    sent = browser.authorize(headers={"Login-Return-To": "/members/x", "LOGIN_RETURN_TO": "/members/x"})
+    assert browser.callback(browser.approve(sent.headers["Location"])).headers["Location"] == "/"
+
+
+def test_the_login_of_a_page_in_an_outage_is_503(members):
+    with redis_away(members, "killed"):
+        answer = Browser(members).navigate("/members/")
+        assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
+    members.services[0].stop()
+    status, headers, _ = get(members, "/members/")
+    assert status == 503 and int(headers["retry-after"]) >= 1
+    members.services[0].start()
 
 
 def test_a_page_for_members_is_503_in_an_outage_and_logs_nobody_out(members):

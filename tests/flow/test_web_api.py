@@ -2,6 +2,7 @@
 and none of them in the browser."""
 
 import json
+import re
 import subprocess
 import warnings
 
@@ -13,7 +14,7 @@ from conftest import LISTED_ORIGIN
 from sessions import (OWN_COOKIE, Clock, assert_error, assert_login_required, assert_unavailable, cookie_header,
                       forget_failures, log_in, log_in_with_key, redis_away, refreshes)
 from spotify import certificates
-from stack import TREE, find_program, start_spotify, wait_until
+from stack import TREE, Nginx, start_spotify, wait_until
 from test_cross_site import CALLERS, headers_of
 from test_nginx import get
 from test_verify import snippet
@@ -66,6 +67,12 @@ def test_the_catalogue_is_no_way_to_a_users_data(stack):
     for path in ("/catalog/v1/me", "/catalog/v1/me/playlists", "/catalog/v1/users/ada"):
         assert_error(api(browser, path), 404, "not_found")
     assert calls_of(stack) == []
+
+
+def test_the_readmes_example_works_as_it_is_written(stack):
+    text = (TREE / "README.md").read_text()
+    path, = re.findall(r'await fetch\("(/spotify/v1/[^"]*)", \{headers: \{"X-Requested-With"', text)
+    assert api(log_in(stack), path).status_code == 200
 
 
 # What goes to Spotify
@@ -319,10 +326,25 @@ def test_a_second_401_is_final(stack, mount, path):
     stack.spotify.behave("api", api_error="expired")
     answer = api(browser, mount + path)
     if mount == "/spotify":
-        assert_error(answer, 401, "login_required")
+        assert_login_required(answer, False)
     else:
         assert_unavailable(answer)
     assert len(calls_of(stack)) == 2 and "Set-Cookie" not in answer.headers
+    assert browser.session().json()["authenticated"] is True
+
+
+def test_a_session_that_spotify_refuses_hears_where_to_log_in(make_stack, tmp_path):
+    """The token is valid by the clock, and Spotify wants neither it nor to renew it: the user alone can help."""
+    clock = Clock(tmp_path / "clock")
+    stack = make_stack(services=1, workers=1, settings={**clock.settings(), "ALLOWED_ORIGINS": LISTED_ORIGIN})
+    browser = log_in(stack)
+    clock.advance(11)
+    stack.spotify.behave("api", api_error="expired")
+    stack.spotify.behave("token", refresh_refusal="revoked")
+    for origin in (LISTED_ORIGIN, None):
+        answer = api(browser, "/spotify/v1/me", origin=origin, site="same-site" if origin else "same-origin")
+        assert_login_required(answer, False)
+        assert answer.headers.get("Access-Control-Allow-Origin") == origin
     assert browser.session().json()["authenticated"] is True
 
 
@@ -398,6 +420,6 @@ def test_the_files_and_the_readmes_snippets_pass_nginxs_own_test(tmp_path):
     assert pages in whole
     config = tmp_path / "main.conf"
     config.write_text(f"events {{}}\npid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\n{whole}")
-    tested = subprocess.run([find_program("nginx"), "-t", "-p", tmp_path, "-c", config, "-e", tmp_path / "error.log"],
+    tested = subprocess.run([Nginx.program(), "-t", "-p", tmp_path, "-c", config, "-e", tmp_path / "error.log"],
                             capture_output=True, text=True, timeout=30)
     assert tested.returncode == 0 and "[warn]" not in tested.stderr, tested.stderr

@@ -146,6 +146,10 @@ def test_each_of_this_machines_addresses_is_it(narrow_nginx, address):
     assert 429 not in statuses(narrow_nginx, "/auth/token", [address] * (AT_ONCE + 1))
 
 
+def test_a_unix_socket_is_this_machine(narrow_nginx):
+    assert 429 not in [narrow_nginx.nginx.admin("/auth/token")[0] for _ in range(AT_ONCE + 1)]
+
+
 def test_preflights_are_not_counted(narrow_nginx):
     address = new_address()
     for _ in range(AT_ONCE + 2):

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from browser import Browser
+from nginx_files import beside
 from stack import Process, find_program, reserve_port, wait_until
 
 SCREENSHOTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "screenshots"
@@ -442,6 +443,27 @@ def test_48_another_site_can_neither_read_nor_end_a_session(page, stack):
         page.wait_text(" ".join(["refused"] * 6))
     page.open("/")
     page.wait_text("Ada Lovelace")
+
+
+def test_a_frontend_of_another_origin_reads_of_an_outage_where_it_is_listed(driver, stack):
+    """It hears 503 and when to try again, preflight and all; who is not listed sees a broken network."""
+    script = """<body>…</body><script>async function ask(auth) {
+        const got = [];
+        for (const [method, path] of [["GET", "/auth/token"], ["POST", "/auth/refresh"], ["GET", "/auth/session"]])
+            try { const answer = await fetch(auth + path, {method, credentials: "include", headers: {"X-Requested-With": "x"}});
+                  got.push(answer.status + " " + (await answer.json()).error + " " + answer.headers.get("Retry-After"));
+            } catch { got.push("refused"); }
+        document.body.textContent = got.join(", ");
+    }</script>"""
+    heard = "503 temporarily_unavailable 5"
+    window = Chromium(driver, stack.url)
+    with foreign_page(script) as url, contextlib.closing(contextlib.ExitStack()) as opened:
+        opened.callback(window.quit)
+        for origins, text in ((url.rstrip("/"), ", ".join([heard] * 3)), ("https://other.example", ", ".join(["refused"] * 3))):
+            with beside(stack, lambda _, text: text, [f"unix:{stack.directory}/nobody.sock"], origins) as place:
+                window.open(url)
+                window.run(f"ask('{place.url}')")
+                window.wait_text(text)
 
 
 def test_page_without_redis_says_that_nobody_was_logged_out(driver, make_stack):

@@ -204,8 +204,9 @@ def impatient(name, text):
     """One second where the shipped files wait longer."""
     if name == "spotify-auth.conf":
         for what in ("fastcgi_read_timeout", "client_body_timeout", "fastcgi_connect_timeout"):
-            text, count = re.subn(rf"{what} \d+s;", f"{what} 1s;", text)
-            assert count == 1
+            shipped, = re.findall(rf"{what} (\d+)s;", text)
+            assert 1 < int(shipped) <= 40
+            text = text.replace(f"{what} {shipped}s;", f"{what} 1s;")
     return text
 
 

@@ -101,6 +101,18 @@ def test_what_is_not_limited_stays_so(narrow_nginx):
         assert 429 not in statuses(narrow_nginx, route, [address] * 10)
 
 
+def test_the_login_of_a_page_counts_as_any_other(stack):
+    def with_a_page(name, text):
+        text = narrow(name, text)
+        page = "location = /page { auth_request /auth/verify; error_page 401 = /auth/.log-in; try_files /icon.svg =404; }"
+        return text.replace("        location / {", f"        {page}\n        location / {{", 1) if name == "nginx.conf" else text
+    with beside(stack, with_a_page) as place:
+        address = new_address()
+        assert statuses(place, "/page", [address] * 2) == statuses(place, "/auth/authorize", [address] * 2) == [302] * 2
+        assert [ask(place, route, address)[0] for route in ("/page", "/auth/authorize")] == [429] * 2
+        assert ask(place, "/page", new_address())[0] == 302
+
+
 def test_a_refused_request_reaches_no_worker(narrow_nginx, stack):
     address = new_address()
     use_up(narrow_nginx, "/auth/token", address)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import fastcgi
 from browser import Browser
 from conftest import LISTED_ORIGIN
 from sessions import (OWN_COOKIE, Clock, ask, cookie_header, forget_failures, keys, log_in, log_in_with_key,
@@ -264,6 +265,22 @@ def test_a_page_that_is_asked_for_in_another_way_leads_to_the_login_too(members,
     answer = browser.request(method, members.url + "/members/form?x=1", {}, "same-origin", True, b"a=b" if method != "HEAD" else None)
     assert answer.status_code == 302
     assert browser.callback(browser.approve(answer.headers["Location"])).headers["Location"] == "/members/form?x=1"
+
+
+@pytest.mark.parametrize("page, query, place", [
+    ("/a?b=%26", "", "/a?b=%26"), (LISTED_ORIGIN + "/app?x", "", LISTED_ORIGIN + "/app?x"), ("", "", "/"),
+    ("/a", "return_to=%2Fb", "/b"), ("https://evil.example/", "return_to=%2Fb", "/b"),
+    ("https://evil.example/", "", None), ("//evil.example/", "", None), ("/a\\b", "", None), ("/a b", "", None),
+    ("x", "", None), ("/" + "x" * 2048, "", None)])
+def test_what_nginx_says_of_a_page_is_held_to_the_rules_of_return_to(stack, page, query, place):
+    browser = Browser(stack)
+    reply = fastcgi.ask(stack.services[0].listen.removeprefix("unix:"), fastcgi.variables(
+        SCRIPT_NAME="/auth", PATH_INFO="/authorize", QUERY_STRING=query, LOGIN_RETURN_TO=page))
+    if place is None:
+        assert reply.status == 400 and reply.header("Set-Cookie") is reply.header("Location") is None
+        return
+    browser.set_cookie(reply.header("Set-Cookie"))
+    assert browser.callback(browser.approve(reply.header("Location"))).headers["Location"] == place
 
 
 def test_the_login_of_a_page_is_nobodys_to_ask_for(members):

@@ -397,9 +397,10 @@ class Nginx(Process):
 
     def list_origins(self, origins):
         """ALLOWED_ORIGINS, from the next start on."""
-        lines = "".join(f'    "{origin.strip()}" $http_origin;\n' for origin in origins.split(",") if origin.strip())
+        listed = [f'"{origin.strip()}" $http_origin;' for origin in origins.split(",") if origin.strip()]
+        lines = ["map $http_origin $spotify_auth_listed_origin {", 'default "";', *listed, "}", ""]
         self.values["origins"] = self.directory / "origins.conf"
-        self.values["origins"].write_text(f'map $http_origin $spotify_auth_listed_origin {{\n    default "";\n{lines}}}\n')
+        self.values["origins"].write_text("\n".join(lines))
 
     def write_config(self):
         if self.api_ca:

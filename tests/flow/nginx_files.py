@@ -65,7 +65,7 @@ def behind_proxy(name, text):
         assert count == 2
         return f"set_real_ip_from {TRUSTED};\n" + text
     if name == "nginx.conf":
-        return text.replace("    include @origins@;\n", "    include @origins@;\n    include @files@/spotify-auth-proxy.conf;\n")
+        return text.replace("include @origins@;", "include @origins@;\n    include @files@/spotify-auth-proxy.conf;")
     return text
 
 

@@ -16,7 +16,8 @@ from stack import wait_until
 from test_nginx import assert_json_error, exchange, get
 
 CALLED = ["X-Requested-With: x", "Sec-Fetch-Site: same-origin"]
-INTERNAL = ("/healthz", "/readyz", "/metrics", "/verify", "/verify/app", "/.log-in", "/.error", "/.preflight", "/.callback")
+INTERNAL = ("/healthz", "/readyz", "/metrics", "/verify", "/verify/app", "/.log-in", "/.error", "/.preflight",
+            "/.callback")
 
 
 def raw(stack, data, timeout_s=10):
@@ -75,7 +76,8 @@ def test_a_request_of_unclear_length_is_refused_and_nothing_behind_it_is_read(st
 
 
 def test_a_request_in_a_body_is_no_request(stack):
-    head = f"POST /auth/refresh HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(HIDDEN)}\r\n\r\n".encode()
+    head = "POST /auth/refresh HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head = f"{head}Content-Length: {len(HIDDEN)}\r\n\r\n".encode()
     answer, routes = routes_seen(stack, lambda: raw(stack, head + HIDDEN))
     assert answer.count(b"HTTP/1.1 ") == 1 and answer.startswith(b"HTTP/1.1 403")
     assert routes == ["/refresh"]
@@ -105,7 +107,8 @@ def test_a_malformed_request_line_reaches_no_worker(stack, line):
 @pytest.mark.parametrize("method, status", [("TRACE", 405), ("CONNECT", 405), ("TRACK", 405), ("PROPFIND", 405)])
 def test_methods_of_others_show_nothing_of_the_request(stack, method, status):
     target = "x:443" if method == "CONNECT" else "/auth/token"
-    answer = raw(stack, f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: secret=shown\r\n\r\n".encode())
+    headers = "Host: x\r\nConnection: close\r\nCookie: secret=shown\r\n\r\n"
+    answer = raw(stack, f"{method} {target} HTTP/1.1\r\n{headers}".encode())
     assert answer.split()[1] in (str(status).encode(), b"400") and b"shown" not in answer
 
 
@@ -118,7 +121,8 @@ def ways_to(route):
     encoded = "".join(f"%{ord(c):02x}" for c in name)
     return [f"/auth//{name}", f"/auth/./{name}", f"/auth/x/../{name}", f"/auth/%2e/{name}", f"/auth/x/%2e%2e/{name}",
             f"/auth/x%2f..%2f{name}", f"/x/../auth/{name}", f"/x/%2e%2e/auth/{name}", f"/auth/{encoded}",
-            f"/auth%2f{name}", f"//auth/{name}", f"/auth/{name}/", f"/auth/{name}//", f"/auth/{name}/.", f"/auth/{name}%2f",
+            f"/auth%2f{name}", f"//auth/{name}", f"/auth/{name}/", f"/auth/{name}//", f"/auth/{name}/.",
+            f"/auth/{name}%2f",
             f"/auth/{name}/x/..", f"/auth/{name};x=1", f"/auth/;/{name}", f"/auth/..;/auth/{name}", f"/auth/{name}%00",
             f"/auth/{name}%23", f"/auth/{name}#x", f"/auth\\{name}", f"/auth/x\\..\\{name}", f"/auth/{name.upper()}",
             f"/auth/%252e/{name}", f"/auth/session/../{name}", f"/auth/callback/../{name}", f"/auth/{name}%c0%af",
@@ -159,8 +163,10 @@ def test_what_is_sent_to_the_web_api_is_the_path_that_was_checked(stack, target)
 
 @pytest.mark.parametrize("target", [
     "/spotify/v1%2fme", "/spotify/v1/me%2f..%2f..%2fapi/token", "/spotify/v1/..%2f..%2fapi/token", "/spotify/v1/me%23x",
-    "/spotify/v1/me%3fx", "/spotify/v1/@evil.example/", "/spotify/v1/me\\..", "/spotify/v1/%e2%80%ae", "/spotify/v1/a%0d%0ab",
-    "/spotify/v1/..;/me", "/spotify/v1/.%2e/me", "/catalog/v1/albums/../../v1/me", "/catalog/v1/albums/%2e%2e/%2e%2e/v1/me",
+    "/spotify/v1/me%3fx", "/spotify/v1/@evil.example/", "/spotify/v1/me\\..", "/spotify/v1/%e2%80%ae",
+    "/spotify/v1/a%0d%0ab",
+    "/spotify/v1/..;/me", "/spotify/v1/.%2e/me", "/catalog/v1/albums/../../v1/me",
+    "/catalog/v1/albums/%2e%2e/%2e%2e/v1/me",
     "/catalog/v1/albums/..%2f..%2fme", "/spotify/v1/http://evil.example/", "/spotify/v1/%2f%2fevil.example/x"])
 def test_no_spelling_leads_the_token_to_another_place(stack, target):
     cookie = f"Cookie: {cookie_header(log_in(stack))}"
@@ -177,11 +183,15 @@ def test_no_spelling_leads_the_token_to_another_place(stack, target):
 
 
 STEERING = ["X-Accel-Redirect: /auth/metrics", "X-Accel-Internal: /auth/verify", "X-Accel-Expires: 100",
-            "X-Accel-Buffering: no", "X-Sendfile: /etc/passwd", "X-Original-URI: /auth/metrics", "X-Rewrite-URL: /auth/verify",
+            "X-Accel-Buffering: no", "X-Sendfile: /etc/passwd", "X-Original-URI: /auth/metrics",
+            "X-Rewrite-URL: /auth/verify",
             "X-HTTP-Method: POST", "X-HTTP-Method-Override: POST", "Content-Location: /auth/verify", "Upgrade: h2c",
-            "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", "Destination: /auth/verify", "Range: bytes=0-0", "Max-Forwards: 0",
-            "Expect: nothing-known", "X-Spotify-Access-Token: of-the-client", "X-Spotify-User: root", "X-Auth-Error: none",
-            "Authorization: Bearer of-the-client", "Access-Control-Allow-Origin: https://evil.example", "Set-Cookie: a=b",
+            "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", "Destination: /auth/verify", "Range: bytes=0-0",
+            "Max-Forwards: 0",
+            "Expect: nothing-known", "X-Spotify-Access-Token: of-the-client", "X-Spotify-User: root",
+            "X-Auth-Error: none",
+            "Authorization: Bearer of-the-client", "Access-Control-Allow-Origin: https://evil.example",
+            "Set-Cookie: a=b",
             "Content-Security-Policy: none", "Status: 500 X", "Connection: close, Cookie", "TE: trailers", "Via: 1.1 x"]
 
 
@@ -197,7 +207,8 @@ def test_no_header_of_a_client_steers_nginx_or_the_service(stack, header):
     assert set(steered[1]) == set(plain[1])
 
 
-VARIABLES = ["REQUEST_METHOD: POST", "PATH_INFO: /metrics", "SCRIPT_NAME: /metrics", "REMOTE_ADDR: 6.6.6.6", "HTTPS: on",
+VARIABLES = ["REQUEST_METHOD: POST", "PATH_INFO: /metrics", "SCRIPT_NAME: /metrics", "REMOTE_ADDR: 6.6.6.6",
+             "HTTPS: on",
              "QUERY_STRING: return_to=/evil", "REQUEST_ID: " + "e" * 32, "LOGIN_RETURN_TO: /evil", "CONTENT_LENGTH: 9",
              "GATEWAY_INTERFACE: CGI/1.1", "HTTP_COOKIE: a=b"]
 DASHED = [line.partition(":")[0].replace("_", "-") + ":" + line.partition(":")[2] for line in VARIABLES[:-4]

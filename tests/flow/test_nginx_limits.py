@@ -104,8 +104,8 @@ def test_what_is_not_limited_stays_so(narrow_nginx):
 def test_the_login_of_a_page_counts_as_any_other(stack):
     def with_a_page(name, text):
         text = narrow(name, text)
-        page = "location = /page { auth_request /auth/verify; error_page 401 = /auth/.log-in; try_files /icon.svg =404; }"
-        return text.replace("        location / {", f"        {page}\n        location / {{", 1) if name == "nginx.conf" else text
+        page = "location = /page { auth_request /auth/verify; error_page 401 = /auth/.log-in; try_files /x =404; }\n"
+        return text.replace("        location / {", page + "        location / {") if name == "nginx.conf" else text
     with beside(stack, with_a_page) as place:
         address = new_address()
         assert statuses(place, "/page", [address] * 2) == statuses(place, "/auth/authorize", [address] * 2) == [302] * 2
@@ -127,7 +127,8 @@ def test_a_refused_request_reaches_no_worker(narrow_nginx, stack):
 @pytest.mark.parametrize("network, other", [
     (["2001:db8:1:2::1", "2001:db8:1:2:0:0:0:2", "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2:a::3",
       "2001:db8:1:2:0:a:0:1"], "2001:db8:1:3::1"),
-    (["2001:db8::1", "2001:db8:0:0:1::", "2001:db8:0:0:1:2:3:4", "2001:db8::5:0:0:1", "2001:db8::2"], "2001:db8:0:1::1"),
+    (["2001:db8::1", "2001:db8:0:0:1::", "2001:db8:0:0:1:2:3:4", "2001:db8::5:0:0:1", "2001:db8::2"],
+     "2001:db8:0:1::1"),
     # A newline and other bytes that a pattern could stumble over.
     (["2001:0a0a:0a0d:2500::0a0a", "2001:a0a:a0d:2500:a0a::", "2001:a0a:a0d:2500::7f00:1", "2001:a0a:a0d:2500::2",
       "2001:a0a:a0d:2500::3"], "2001:0a0a:0a0d:2501::0a0a")])

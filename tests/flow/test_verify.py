@@ -233,7 +233,8 @@ def test_a_page_for_members_admits_who_is_logged_in_and_leads_others_to_the_logi
 
 
 @pytest.mark.parametrize("path", [
-    "/members/list?x=1&y=a%26b%3D%2F&z=%C3%A7", "/members/a%20b", "/members/%C3%A7a%C4%9Fla/50%25?q=%23", "/members/?next=/a//b",
+    "/members/list?x=1&y=a%26b%3D%2F&z=%C3%A7", "/members/a%20b", "/members/%C3%A7a%C4%9Fla/50%25?q=%23",
+    "/members/?next=/a//b",
     "/members/a+b;c=d,e?f=$g", "/members/?return_to=https://evil.example/"])
 def test_the_login_of_a_page_ends_at_that_very_page(members, path):
     browser = Browser(members)
@@ -244,7 +245,8 @@ def test_the_login_of_a_page_ends_at_that_very_page(members, path):
 
 
 @pytest.mark.parametrize("path", ["/members/a%2f%2fb", "/members/%5c", "/members/%0d%0aa", "//members/x", "/members//x",
-                                  "/x/../members/y", "/members/%252e%252e/x", pytest.param("/members/x?" + "y" * 2048, id="long")])
+                                  "/x/../members/y", "/members/%252e%252e/x",
+                                  pytest.param("/members/x?" + "y" * 2048, id="long")])
 def test_a_page_that_no_login_may_end_at_is_400(members, path):
     """The rules are those of return_to; the way back is never guessed."""
     status, headers, body = get(members, path, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
@@ -262,7 +264,8 @@ def test_only_a_persons_own_way_to_a_page_begins_a_login(members, headers, statu
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
 def test_a_page_that_is_asked_for_in_another_way_leads_to_the_login_too(members, method):
     browser = Browser(members)
-    answer = browser.request(method, members.url + "/members/form?x=1", {}, "same-origin", True, b"a=b" if method != "HEAD" else None)
+    body = None if method == "HEAD" else b"a=b"
+    answer = browser.request(method, members.url + "/members/form?x=1", {}, "same-origin", True, body)
     assert answer.status_code == 302
     assert browser.callback(browser.approve(answer.headers["Location"])).headers["Location"] == "/members/form?x=1"
 

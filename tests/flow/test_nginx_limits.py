@@ -4,6 +4,7 @@
 import contextlib
 import http.client
 import itertools
+import re
 import socket
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import traffic
 from conftest import LISTED_ORIGIN as LISTED
 from nginx_files import TRUSTED, behind_proxy, beside, narrow
-from stack import wait_until
+from stack import TREE, wait_until
 from test_nginx import assert_json_error, exchange
 
 AT_ONCE = 4  # of `narrow`
@@ -188,6 +189,19 @@ def test_a_listed_origin_can_read_that_it_asks_too_often(narrow_nginx, route):
 
 
 # The figures as they are shipped
+
+
+def test_the_readmes_figures_are_those_of_the_files():
+    rates = dict(re.findall(r"zone=(\w+):4m rate=(\d+)r/s;", (TREE / "nginx" / "spotify-auth-limits.conf").read_text()))
+    text = (TREE / "nginx" / "spotify-auth.conf").read_text()
+    locations = re.findall(r"location = /auth(/[\w/]+) \{[^}]*limit_req zone=(\w+) burst=(\d+) nodelay;", text)
+    shipped = {route: f"{rates[zone]} ({int(burst):,})" for route, zone, burst in locations}
+    assert set(shipped) == {route.removeprefix("/auth") for route in ROUTES}
+    said = re.search(r"A second, and at once:(.*?)\. ", (TREE / "README.md").read_text(), re.S)[1]
+    for routes, figures in re.findall(r"((?:`[\w/]+`(?: and )?)+) (\d+ \([\d,]+\))", said):
+        for route in re.findall("`(.*?)`", routes):
+            assert shipped.pop(route) == figures
+    assert shipped == {}
 
 
 @pytest.mark.parametrize("route, count", [("/auth/authorize", 90), ("/auth/callback", 90), ("/auth/token", 500),

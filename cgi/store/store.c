@@ -68,6 +68,9 @@ enum err store_delete_key(struct store *store, const struct buf *key, bool *was_
     struct redis_value value = {0};
     const struct redis_arg args[] = {REDIS_TEXT("DEL"), REDIS_BUF(key)};
     enum err err = redis_command(store->redis, args, 2, &value);
+    if (!err && value.type != REDIS_IS_INTEGER) { /* not to tell anybody that it is gone */
+        err = ERR_STORE;
+    }
     if (!err && was_there) {
         *was_there = value.integer == 1;
     }

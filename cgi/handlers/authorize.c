@@ -34,7 +34,7 @@ static enum err find_scope(struct service *service, const char *wanted,
 /* L1. Where nginx leads here from a page of its own, it says which one, in a variable that no
  * header can set; the parameter was checked by the route table. */
 static enum err find_return_to(const struct settings *settings, const struct request *request,
-                               const char **out)
+                               struct reply *reply, const char **out)
 {
     const char *param = request_param(request, "return_to");
     const char *page = request_variable(request, "LOGIN_RETURN_TO");
@@ -45,7 +45,7 @@ static enum err find_return_to(const struct settings *settings, const struct req
         *out = page;
         return return_to_is_ours(page, &settings->origin, &settings->allowed_origins)
                    ? OK
-                   : ERR_INVALID_REQUEST;
+                   : reply_blame(reply, "return_to", "is not as it should be");
     }
     return OK;
 }
@@ -65,7 +65,7 @@ enum err authorize_get(struct service *service, const struct request *request, s
         reply->status = 200;
         return OK;
     }
-    enum err err = find_return_to(settings, request, &return_to);
+    enum err err = find_return_to(settings, request, reply, &return_to);
     if (err != OK) {
         return err;
     }

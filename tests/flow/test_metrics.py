@@ -21,7 +21,7 @@ from phone import Phone
 from redis_proxy import RedisProxy
 from sessions import (Clock, ask, close_breakers, cookie_header, forget_failures, log_in, log_in_with_key, meanwhile,
                       redis_away, together)
-from stack import TREE, Process, Redis, can_connect, find_program, reserve_port, wait_until
+from stack import TREE, Nginx, Process, Redis, can_connect, find_program, reserve_port, wait_until
 from terminal import Terminal, open_page, submit
 
 MONITORING = TREE / "docker" / "monitoring"
@@ -604,7 +604,7 @@ def prometheus_server(single, tmp_path):
         (tmp_path / "nginx.conf").write_text(
             f"{user} daemon off; pid {tmp_path}/nginx.pid; events {{}} http {{ {temporary} {text} }}")
         nginx = Process("nginx for Prometheus", tmp_path / "error.log")
-        nginx.launch([nginx.program(), "-p", tmp_path, "-e", nginx.log_path, "-c", tmp_path / "nginx.conf"])
+        nginx.launch([Nginx.program(), "-p", tmp_path, "-e", nginx.log_path, "-c", tmp_path / "nginx.conf"])
         try:
             nginx.wait_ready(lambda: can_connect(2, ("127.0.0.1", int(listen.split(":")[1]))))
             yield listen

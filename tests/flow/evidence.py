@@ -65,7 +65,9 @@ class Evidence:
 
 
 def route_of(url):
-    """The end of the path: "token", "swap/refresh"."""
+    """The end of the path: "token", "swap/refresh"; "members" for a page that leads to the login itself."""
+    if "/members/" in url:
+        return "members"
     *_, parent, last = url.split("?")[0].split("/")
     return f"{parent}/{last}" if parent in ("swap", "api") else last
 
@@ -79,7 +81,7 @@ def is_meant(kind, path, part):
     if kind in ("device_code", "user_code"):
         return part == "body" and path == "device"
     if kind == "state":
-        return path in ("authorize", "device") and part in ("location", "body")
+        return path in ("authorize", "device", "members") and part in ("location", "body")
     return kind.endswith(("spotify-login", "spotify-session")) and part == "set-cookie"
 
 

@@ -73,11 +73,11 @@ class Production(Nginx):
         port = self.listen.rpartition(":")[2]
         replace(files / "spotify-auth-upstream.conf",
                 ("server unix:/run/spotify-auth/spotify-auth.sock;", self.values["servers"]))
-        for name in ("spotify-auth-listen.conf", "spotify-auth-listen-1.22.conf"):
+        for name in ("production-listen.conf", "production-listen-1.22.conf"):
             replace(files / name, ("[::]:443", f"[::1]:{port}"), ("listen 443", f"listen 127.0.0.1:{port}"))
         site = files / "production.conf"
         if version() < (1, 25, 1):
-            replace(site, ("spotify-auth/spotify-auth-listen.conf;", "spotify-auth/spotify-auth-listen-1.22.conf;"))
+            replace(site, ("spotify-auth/production-listen.conf;", "spotify-auth/production-listen-1.22.conf;"))
         replace(site, ("/etc/letsencrypt/live/example.com/fullchain.pem", certificate),
                 ("/etc/letsencrypt/live/example.com/privkey.pem", key),
                 ("/var/www/example.com", f"{self.directory}/www"),
@@ -349,5 +349,7 @@ def test_the_files_pass_nginxs_own_test_without_a_warning(tmp_path, change):
         if change is with_everything:
             used = re.findall(r"^ *include \S+/(\S+);", (tmp_path / "conf.d" / "site.conf").read_text(), re.M)
             left = {path.name for path in (TREE / "nginx").glob("*.conf")} - set(used)
-            other = "spotify-auth-listen.conf" if version() < (1, 25, 1) else "spotify-auth-listen-1.22.conf"
+            globs = re.search(r"-t /etc/nginx/spotify-auth (.*)", (TREE / "README.md").read_text())[1].split()
+            assert set(used) <= {path.name for glob in globs for path in TREE.glob(glob)}
+            other = "production-listen.conf" if version() < (1, 25, 1) else "production-listen-1.22.conf"
             assert left == {"nginx.conf", "production.conf", other}

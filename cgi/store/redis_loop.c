@@ -1,7 +1,7 @@
 /* The events of one hiredis connection. A command only marks that there is something to write: the
  * write happens in the loop's next prepare phase, once for all commands of the round. The socket is
  * polled for writable only while it connects, and while it does not take all there is. What the
- * replies mean is redis.c's business. */
+ * replies mean is redis_link.c's business. */
 #include "store/redis_loop.h"
 
 #include <stdbool.h>

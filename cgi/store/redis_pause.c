@@ -1,4 +1,4 @@
-/* Arithmetic only: who waits, and for whom, is redis.c's business. */
+/* Arithmetic only: who waits, and for whom, is redis_link.c's business. */
 #include "store/redis_pause.h"
 
 #include "base/seal.h"

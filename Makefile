@@ -32,8 +32,9 @@ PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck lib
 	openssl chromium chromium-driver spin python3-authlib $(NPM)
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 PACKAGES_FAULTS := python3-pytest faketime wrk
+PACKAGES_TRIXIE := python3 debootstrap debian-archive-keyring
 
-.PHONY: all help run test test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults programs fuzz-programs readme
+.PHONY: all help run test test-debian13 test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults deps-trixie programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -43,6 +44,7 @@ help:
 	@echo "make run      start everything on http://127.0.0.1:$(PORT) (PORT and every setting from the environment)"
 	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
 	@echo "make test-nginx  run the tests of nginx's configuration with the nginx of other Debians"
+	@echo "make test-debian13  make test in a Debian 13 of its own, in build/trixie (root's rights, debootstrap)"
 	@echo "make bench    measure, print a table and write build/bench.md"
 	@echo "make test-faults  break things on purpose, print what it cost and write build/faults.md (SEED=n repeats a schedule)"
 	@echo "make soak     random faults under load for MINUTES (1), the same invariants (SEED=n)"
@@ -58,6 +60,10 @@ test: deps-test
 
 test-nginx: deps-test all
 	@$(PYTHON) tests/nginx_versions.py
+
+# On a Debian 13 this is make test itself.
+test-debian13: deps-trixie
+	@$(PYTHON) tests/trixie.py in-tree make test FUZZ_SECONDS=$(FUZZ_SECONDS)
 
 bench: deps-bench all
 	@$(PYTHON) tests/bench/bench.py
@@ -118,6 +124,9 @@ deps-bench:
 deps-faults:
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_FAULTS))
 
+deps-trixie:
+	$(call install,$(PACKAGES_TRIXIE))
+
 # ---- building; tests/all.py calls these with other values of BUILD, CC and MODE ----
 
 programs: $(BUILD)/spotify-auth $(UNIT_PROGRAMS)
@@ -144,4 +153,4 @@ $(BUILD)/%.o: %.c Makefile
 	$(CC) $(CFLAGS) -c -o $@ $<
 
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' -type f 2>/dev/null)
+-include $(shell find $(BUILD)/cgi $(BUILD)/tests -name '*.d' -type f 2>/dev/null)

@@ -109,13 +109,14 @@ deps-test:
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST))
 	@command -v promtool >/dev/null || $(MAKE) --no-print-directory build/promtool
 
-# promtool alone out of Debian's package: to install that would start a Prometheus.
+# promtool alone out of Debian's package, which before Debian 13 is that of Prometheus: to install that would start one.
 build/promtool:
-	@mkdir -p build/prometheus
+	@rm -rf build/prometheus && mkdir -p build/prometheus
 	@as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); cd build/prometheus && \
-		said=$$(apt-get download -q prometheus 2>&1 || { $$as_root apt-get update -qq && apt-get download -q prometheus; } 2>&1) || \
-		{ echo "$$said"; echo "could not download: prometheus"; exit 1; } >&2
-	@dpkg-deb --fsys-tarfile build/prometheus/prometheus_*.deb | tar -xO ./usr/bin/promtool >$@.new
+		download() { apt-get download -q promtool || apt-get download -q prometheus; }; \
+		said=$$(download 2>&1 || { $$as_root apt-get update -qq && download; } 2>&1) || \
+		{ echo "$$said"; echo "could not download: promtool"; exit 1; } >&2
+	@dpkg-deb --fsys-tarfile build/prometheus/*.deb | tar -xO ./usr/bin/promtool >$@.new
 	@chmod +x $@.new && mv $@.new $@ && rm -r build/prometheus
 
 deps-bench:

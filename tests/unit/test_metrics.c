@@ -159,7 +159,7 @@ static void every_status_of_the_list_has_its_own_label(void **state)
     (void)state;
     const struct metric_words *statuses = metric_find(METRIC_REQUESTS)->across;
     for (unsigned i = 1; i < statuses->count; i++) {
-        unsigned cell = METRIC_REQUESTS + METRIC_ROUTE_LOGOUT * METRIC_STATUS__MAX + i;
+        unsigned cell = METRIC_REQUESTS + (unsigned)METRIC_ROUTE_LOGOUT * METRIC_STATUS__MAX + i;
         uint64_t before = metrics_sum(cell);
         int status = (statuses->words[i][0] - '0') * 100 + (statuses->words[i][1] - '0') * 10 +
                      (statuses->words[i][2] - '0');
@@ -172,7 +172,7 @@ static void every_other_status_is_other(void **state)
 {
     (void)state;
     static const int others[] = {-1, 0, 100, 201, 418, 502, 504, 599, 1000, 2147483647};
-    unsigned cell = METRIC_REQUESTS + METRIC_ROUTE_UNKNOWN * METRIC_STATUS__MAX;
+    unsigned cell = METRIC_REQUESTS + (unsigned)METRIC_ROUTE_UNKNOWN * METRIC_STATUS__MAX;
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         metrics_count_request(METRIC_ROUTE_UNKNOWN, others[i], 1);
         assert_int_equal(metrics_sum(cell), i + 1);
@@ -213,8 +213,8 @@ static void calls_are_counted_by_name_and_status(void **state)
         {302, METRIC_ANSWER_OTHER}, {400, METRIC_ANSWER_4XX},   {429, METRIC_ANSWER_429},
         {503, METRIC_ANSWER_5XX},   {999, METRIC_ANSWER_OTHER}, {100, METRIC_ANSWER_OTHER}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        unsigned cell =
-            METRIC_CALLS + METRIC_CALL_REFRESH * METRIC_ANSWER__MAX + (unsigned)cases[i].want;
+        unsigned cell = METRIC_CALLS + (unsigned)METRIC_CALL_REFRESH * METRIC_ANSWER__MAX +
+                        (unsigned)cases[i].want;
         uint64_t before = metrics_sum(cell);
         metrics_count_call("token refresh", cases[i].status, 1000);
         assert_int_equal(metrics_sum(cell), before + 1);

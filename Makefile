@@ -13,7 +13,10 @@ HARDEN := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 MODE ?= $(HARDEN)
 CFLAGS = $(STRICT) $(MODE) -Icgi -MMD -MP
 LDFLAGS = $(MODE) -pie -Wl,-z,relro,-z,now
-LDLIBS := -lfcgi -lcurl -ljansson -lhiredis -luv -lsodium
+# TLS to Redis, where hiredis has it (1.0 and later): by the headers that store/redis_tls.c looks for.
+TLS_LIBS := $(shell $(CC) -E -include hiredis/hiredis_ssl.h -include openssl/ssl.h -xc /dev/null >/dev/null 2>&1 && \
+	echo -lhiredis_ssl -lssl -lcrypto)
+LDLIBS := -lfcgi -lcurl -ljansson -lhiredis $(TLS_LIBS) -luv -lsodium
 
 SOURCES := $(filter-out cgi/main.c,$(wildcard cgi/*/*.c))
 UNITS := $(wildcard tests/unit/test_*.c)

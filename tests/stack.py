@@ -28,6 +28,8 @@ import time
 import urllib.parse
 
 import redis as redis_client
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 20
@@ -36,6 +38,9 @@ API_URL = "https://api.spotify.com"
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 SANITIZER_REPORTS = ("ERROR: AddressSanitizer", "runtime error:", "LeakSanitizer")
 SANITIZER_SETTINGS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "ASAN_SYMBOLIZER_PATH")
+
+# Newer versions of the client library would ask a Redis that says no again, and again.
+ONCE = Retry(NoBackoff(), 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -238,7 +243,7 @@ class Redis(Process):
             return False
 
     def client(self):
-        return redis_client.Redis(unix_socket_path=str(self.socket_path), socket_timeout=5)
+        return redis_client.Redis(unix_socket_path=str(self.socket_path), socket_timeout=5, retry=ONCE)
 
     def pause(self):
         """SIGSTOP: connected clients get no answer any more."""

@@ -120,6 +120,7 @@ static const char *const redis_errors[METRIC_REDIS__MAX] = {
     [METRIC_REDIS_MISCONF] = "misconf",
     [METRIC_REDIS_BUSY] = "busy",
     [METRIC_REDIS_AUTH] = "auth",
+    [METRIC_REDIS_TLS] = "tls",
     [METRIC_REDIS_REFUSED] = "refused",
 };
 

@@ -48,8 +48,14 @@ static const struct setting TABLE[] = {
     {"UPSTREAM_CA_FILE", NULL, "the system's", false, settings_parse_ca_file, AT(upstream_ca_file),
      0, 0, "file with the CA certificates (PEM) for those two"},
     {"REDIS_URL", "redis://127.0.0.1:6379/0", NULL, false, settings_parse_redis, AT(redis), 0, 0,
-     "`redis://[user:password@]host[:port][/database]` or "
+     "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or "
      "`unix://[user:password@]/path[?db=database]`"},
+    {"REDIS_CA_FILE", NULL, "the system's", false, settings_parse_ca_file, AT(redis_ca_file), 0, 0,
+     "file with the CA certificates (PEM) for `rediss://`"},
+    {"REDIS_CERT_FILE", NULL, NULL, false, settings_parse_ca_file, AT(redis_cert_file), 0, 0,
+     "file with the certificate (PEM) to show to a Redis that asks for one"},
+    {"REDIS_KEY_FILE", NULL, NULL, false, settings_parse_key_file, AT(redis_key_file), 0, 0,
+     "file with that certificate's key (PEM, no password)"},
     {"REDIS_PREFIX", "spotify-auth:", NULL, false, settings_parse_prefix, AT(redis_prefix), 0, 0,
      "starts the name of every key in Redis"},
     {"SESSION_KEYS", NULL, NULL, true, settings_parse_keys, AT(keys), 0, 0,
@@ -292,6 +298,9 @@ void settings_clear(struct settings *settings)
     free(settings->redis.host);
     free(settings->redis.user);
     xfree_secret(settings->redis.password);
+    free(settings->redis_ca_file);
+    free(settings->redis_cert_file);
+    free(settings->redis_key_file);
     free(settings->redis_prefix);
     key_ring_wipe(&settings->keys);
     origin_list_clear(&settings->allowed_origins);

@@ -20,6 +20,7 @@ struct redis_url {
     char *socket_path; /* unix:///path; NULL: host and port */
     char *host;
     int port;
+    bool is_tls;
     char *user; /* NULL: none */
     char *password;
     int database;
@@ -53,6 +54,9 @@ struct settings {
     char *api_url;
     char *upstream_ca_file; /* NULL: the system's */
     struct redis_url redis;
+    char *redis_ca_file;   /* NULL: the system's */
+    char *redis_cert_file; /* NULL: no certificate of ours; with redis_key_file only */
+    char *redis_key_file;
     char *redis_prefix;
     struct key_ring keys;
     int64_t session_idle_ttl_s;

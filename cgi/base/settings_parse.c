@@ -18,7 +18,7 @@
 #define PREFIX_MAX 64
 #define CLIENT_NAME_MAX 64
 #define SERVICE_CLIENTS_MAX 256
-#define CERTIFICATE_BEGIN "-----BEGIN CERTIFICATE-----"
+#define PEM_BEGIN "-----BEGIN "
 #define WORD_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
 /* The member of out that this row of the table fills. */
@@ -117,8 +117,8 @@ void settings_parse_number(const struct setting *setting, const char *value, str
     }
 }
 
-/* Whether fd, which this closes, holds a certificate in PEM (RFC 7468 5). */
-static bool has_certificate(int fd)
+/* Whether fd, which this closes, has a block in PEM (RFC 7468 2) whose label ends like this. */
+static bool has_pem(int fd, const char *label)
 {
     FILE *file = fdopen(fd, "r");
     char line[128];
@@ -128,15 +128,18 @@ static bool has_certificate(int fd)
         close(fd);
         return false;
     }
+    setvbuf(file, NULL, _IONBF, 0); /* no copy of a key in stdio's own memory */
     while (!found && fgets(line, sizeof(line), file) != NULL) {
-        found = strncmp(line, CERTIFICATE_BEGIN, strlen(CERTIFICATE_BEGIN)) == 0;
+        found = strncmp(line, PEM_BEGIN, strlen(PEM_BEGIN)) == 0 && strstr(line, label) != NULL;
     }
+    explicit_bzero(line, sizeof(line));
     fclose(file);
     return found;
 }
 
-void settings_parse_ca_file(const struct setting *setting, const char *value, struct settings *out,
-                            struct report *report)
+/* The name of a file with at least one such block. */
+static void parse_pem_file(const struct setting *setting, const char *value, const char *label,
+                           const char *what, struct settings *out, struct report *report)
 {
     int fd = open(value, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     struct stat status;
@@ -147,14 +150,24 @@ void settings_parse_ca_file(const struct setting *setting, const char *value, st
     } else if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         settings_problem(report, "that is no regular file; name a file");
         close(fd);
-    } else if (!has_certificate(fd)) {
-        settings_problem(report,
-                         "that file holds no certificate; name one with at least one "
-                         "%s (PEM)",
-                         CERTIFICATE_BEGIN);
+    } else if (!has_pem(fd, label)) {
+        settings_problem(report, "that file holds no %s; name one with at least one %s%s (PEM)",
+                         what, PEM_BEGIN, label);
     } else {
         *(char **)member(setting, out) = xstrdup(value);
     }
+}
+
+void settings_parse_ca_file(const struct setting *setting, const char *value, struct settings *out,
+                            struct report *report)
+{
+    parse_pem_file(setting, value, "CERTIFICATE-----", "certificate", out, report);
+}
+
+void settings_parse_key_file(const struct setting *setting, const char *value, struct settings *out,
+                             struct report *report)
+{
+    parse_pem_file(setting, value, "PRIVATE KEY-----", "private key", out, report);
 }
 
 void settings_parse_prefix(const struct setting *setting, const char *value, struct settings *out,

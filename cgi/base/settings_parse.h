@@ -41,6 +41,8 @@ void settings_parse_number(const struct setting *setting, const char *value, str
                            struct report *report);
 void settings_parse_ca_file(const struct setting *setting, const char *value, struct settings *out,
                             struct report *report);
+void settings_parse_key_file(const struct setting *setting, const char *value, struct settings *out,
+                             struct report *report);
 void settings_parse_prefix(const struct setting *setting, const char *value, struct settings *out,
                            struct report *report);
 void settings_parse_keys(const struct setting *setting, const char *value, struct settings *out,

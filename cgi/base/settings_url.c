@@ -170,9 +170,6 @@ void settings_parse_app_uris(const struct setting *setting, const char *value, s
 /* Schemes of Redis addresses that this build does not speak. */
 static const char *redis_missing(const char *value)
 {
-    if (strncasecmp(value, "rediss:", 7) == 0) {
-        return "TLS";
-    }
     if (strncasecmp(value, "redis+sentinel:", 15) == 0) {
         return "Sentinel";
     }
@@ -215,7 +212,7 @@ static void parse_redis_database(const char *text, struct redis_url *out, struct
     out->database = (int)number;
 }
 
-/* redis://[user:password@]host[:port][/database] */
+/* redis://[user:password@]host[:port][/database], or rediss:// */
 static void parse_redis_tcp(const char *value, struct redis_url *out, struct report *report)
 {
     struct url url;
@@ -290,13 +287,15 @@ void settings_parse_redis(const struct setting *setting, const char *value, stru
     } else if (!settings_is_visible(value, URL_MAX)) {
         settings_problem(report,
                          "holds a blank or other character that no URL has; percent-encode it");
-    } else if (strncasecmp(value, "redis://", 8) == 0) {
+    } else if (strncasecmp(value, "redis://", 8) == 0 || strncasecmp(value, "rediss://", 9) == 0) {
+        out->redis.is_tls = value[5] != ':';
         parse_redis_tcp(value, &out->redis, report);
     } else if (strncasecmp(value, "unix://", 7) == 0) {
         parse_redis_unix(value, &out->redis, report);
     } else {
-        settings_problem(report,
-                         "names no Redis; write redis://host:port/database or unix:///path");
+        settings_problem(
+            report, "names no Redis; write redis://host:port/database, rediss://host:port/database "
+                    "or unix:///path");
     }
 }
 

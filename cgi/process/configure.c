@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "http/return_to.h"
+#include "store/store.h"
 
 static int check_return_to(const struct settings *settings, FILE *problems)
 {
@@ -32,7 +33,8 @@ int configure_load(struct settings *out, FILE *problems)
 {
     int count = settings_load(out, problems);
 
-    return count + check_return_to(out, problems);
+    count += check_return_to(out, problems);
+    return count + store_check(out, count == 0, problems);
 }
 
 int configure_load_logged(struct settings *out)

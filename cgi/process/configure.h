@@ -6,8 +6,8 @@
 
 #include "base/settings.h"
 
-/* settings_load, and the checks that need more than the base floor knows: RETURN_TO must be ours.
- * Same result, same lines in problems. */
+/* settings_load, and the checks that need more than the base floor knows: RETURN_TO must be ours,
+ * and the store must be able to do what it is asked for. Same result, same lines in problems. */
 int configure_load(struct settings *out, FILE *problems);
 
 /* The same, with each problem as a log line of level error. */

@@ -12,10 +12,12 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "store/redis_link.h"
+#include "store/redis_tls.h"
 
 struct redis {
     uv_loop_t *loop;
     const struct settings *settings; /* borrowed */
+    struct redis_tls *tls;           /* owned; NULL: none */
     struct redis_link *link;         /* owned */
     enum redis_trouble trouble;      /* see redis_trouble() */
     uv_timer_t end;                  /* closed last: fibers that redis_free wakes look in here */
@@ -93,12 +95,18 @@ enum redis_trouble redis_trouble(const struct redis *redis)
     return redis->trouble;
 }
 
+int redis_check(const struct settings *settings, bool are_sound, FILE *problems)
+{
+    return redis_tls_check(settings, are_sound, problems);
+}
+
 struct redis *redis_new(uv_loop_t *loop, const struct settings *settings)
 {
     struct redis *redis = xcalloc(1, sizeof(*redis));
     redis->loop = loop;
     redis->settings = settings;
-    redis->link = redis_link_new(loop, settings);
+    redis->tls = settings->redis.is_tls ? redis_tls_new(settings) : NULL;
+    redis->link = redis_link_new(loop, settings, redis->tls);
     uv_timer_init(loop, &redis->end);
     redis->end.data = redis;
     /* hiredis writes without MSG_NOSIGNAL. */
@@ -114,5 +122,6 @@ static void on_end_closed(uv_handle_t *handle)
 void redis_free(struct redis *redis)
 {
     redis_link_free(redis->link);
+    redis_tls_free(redis->tls);
     uv_close((uv_handle_t *)&redis->end, on_end_closed);
 }

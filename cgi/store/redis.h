@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <uv.h>
 
 #include "base/buf.h"
@@ -17,6 +18,9 @@
 #include "store/redis_trouble.h"
 
 struct redis;
+
+/* See store_check. */
+int redis_check(const struct settings *settings, bool are_sound, FILE *problems);
 
 /* Owned by the caller; connects at the first command. settings is borrowed for its life. */
 struct redis *redis_new(uv_loop_t *loop, const struct settings *settings);

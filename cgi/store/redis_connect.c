@@ -4,9 +4,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-void redis_target_init(struct redis_target *target, const struct redis_url *url)
+#include "store/redis_tls.h"
+
+void redis_target_init(struct redis_target *target, const struct redis_url *url,
+                       struct redis_tls *tls)
 {
-    *target = (struct redis_target){.url = url};
+    *target = (struct redis_target){.url = url, .tls = tls};
     if (!url->socket_path) {
         redis_address_init(&target->address, url->host);
     }
@@ -41,6 +44,9 @@ redisAsyncContext *redis_connect(const struct redis_target *target)
         if (!url->socket_path) { /* routers forget connections on which nothing happens */
             redisEnableKeepAlive(&context->c);
         }
+    }
+    if (!context->err && target->tls) {
+        redis_tls_begin(target->tls, context, url->host);
     }
     return context;
 }

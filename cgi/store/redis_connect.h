@@ -8,13 +8,17 @@
 #include "base/settings.h"
 #include "store/redis_address.h"
 
+struct redis_tls;
+
 struct redis_target {
     const struct redis_url *url;  /* borrowed */
+    struct redis_tls *tls;        /* borrowed; NULL: none */
     struct redis_address address; /* of its host; unused with a unix socket */
 };
 
 /* Looks the host up, blocking, once: for the start of a process. */
-void redis_target_init(struct redis_target *target, const struct redis_url *url);
+void redis_target_init(struct redis_target *target, const struct redis_url *url,
+                       struct redis_tls *tls);
 void redis_target_clear(struct redis_target *target);
 
 /* False while its host has no address. */

@@ -17,6 +17,7 @@
 #include "store/redis_loop.h"
 #include "store/redis_pause.h"
 #include "store/redis_reply.h"
+#include "store/redis_tls.h"
 
 #define COMMAND_NAME_MAX 16
 
@@ -61,11 +62,13 @@ static void note_loss(struct redis_link *link, enum redis_trouble trouble, const
     uint64_t good_ms = link->answered_ms ? now_ms - link->answered_ms : 0;
     redis_pause_note_loss(&link->pause, now_ms, good_ms,
                           (uint64_t)link->settings->store_timeout_ms / PAUSE_PART);
+    /* Somebody has to mend a certificate, and learns why from this line alone. */
+    bool is_news = link->state != LINK_DOWN || (trouble == TROUBLE_TLS && link->end != trouble);
     link->context = NULL;
     link->answered_ms = 0;
     link->end = trouble;
     redis_target_renew(&link->target, link->loop);
-    if (why && link->state != LINK_DOWN) {
+    if (why && is_news) {
         link->state = LINK_DOWN;
         log_warn("redis lost", LOG_TEXT("error", why));
     }
@@ -95,14 +98,28 @@ static void drop_context(struct redis_link *link, enum redis_trouble trouble, co
 
 static enum redis_trouble end_of(const redisAsyncContext *context)
 {
-    return context->c.err == REDIS_ERR_PROTOCOL ? TROUBLE_GARBLED : TROUBLE_UNREACHABLE;
+    const struct redis_link *link = context->data;
+    if (context->c.err == REDIS_ERR_PROTOCOL) {
+        return TROUBLE_GARBLED;
+    }
+    return redis_tls_failure(context, link->answered_ms) ? TROUBLE_TLS : TROUBLE_UNREACHABLE;
+}
+
+/* A context that hiredis has given up. */
+static void note_end(struct redis_link *link, const redisAsyncContext *context)
+{
+    const char *why = redis_tls_failure(context, link->answered_ms);
+    if (!why) {
+        why = context->c.err ? context->c.errstr : "closed";
+    }
+    note_loss(link, end_of(context), why);
 }
 
 static void on_gone(redisAsyncContext *context)
 {
     struct redis_link *link = context->data;
     if (link->context == context) {
-        note_loss(link, end_of(context), context->c.err ? context->c.errstr : "closed");
+        note_end(link, context);
     }
 }
 
@@ -174,7 +191,7 @@ static void on_timer(uv_timer_t *timer)
     /* This process may have been stopped, or busy, while replies arrived in time. */
     while (link->context && link->head && next_due_ms(link) <= now_ms &&
            bytes_arrived(link->context)) {
-        redisAsyncHandleRead(link->context);
+        redis_loop_read(link->context);
     }
     if (link->context) {
         abandon_late(link, now_ms);
@@ -312,8 +329,9 @@ static bool begin_connection(struct redis_link *link)
         return false;
     }
     redisAsyncContext *context = redis_connect(&link->target);
+    context->data = link;
     if (context->err) {
-        note_loss(link, TROUBLE_UNREACHABLE, context->errstr);
+        note_end(link, context);
         redisAsyncFree(context);
         return false;
     }
@@ -323,7 +341,6 @@ static bool begin_connection(struct redis_link *link)
         redisAsyncFree(context);
         return false;
     }
-    context->data = link;
     link->context = context;
     greet(link);
     return true;
@@ -364,14 +381,15 @@ enum redis_trouble redis_link_trouble(const struct redis_link *link)
     return link->end;
 }
 
-struct redis_link *redis_link_new(uv_loop_t *loop, const struct settings *settings)
+struct redis_link *redis_link_new(uv_loop_t *loop, const struct settings *settings,
+                                  struct redis_tls *tls)
 {
     struct redis_link *link = xcalloc(1, sizeof(*link));
     link->loop = loop;
     link->settings = settings;
     link->tail = &link->head;
     link->end = TROUBLE_UNREACHABLE;
-    redis_target_init(&link->target, &settings->redis);
+    redis_target_init(&link->target, &settings->redis, tls);
     uv_timer_init(loop, &link->timer);
     link->timer.data = link;
     return link;

@@ -14,6 +14,7 @@
 #include "store/redis.h"
 
 struct redis_link;
+struct redis_tls;
 
 /* A fiber that waits for its commands. Lives on the fiber's stack. */
 struct redis_wait {
@@ -24,9 +25,10 @@ struct redis_wait {
     enum redis_trouble trouble; /* of the first command that failed */
 };
 
-/* A link to where REDIS_URL leads. Owned by the caller; settings is borrowed for its life. Looks
- * its host name up, blocking. */
-struct redis_link *redis_link_new(uv_loop_t *loop, const struct settings *settings);
+/* A link to where REDIS_URL leads. Owned by the caller; settings and tls (NULL: none) are borrowed
+ * for its life. Looks its host name up, blocking. */
+struct redis_link *redis_link_new(uv_loop_t *loop, const struct settings *settings,
+                                  struct redis_tls *tls);
 
 /* Commands in flight fail before any fiber runs again. */
 void redis_link_free(struct redis_link *link);

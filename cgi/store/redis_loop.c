@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/buf.h"
+#include "store/redis_tls.h"
 
 struct link {
     redisAsyncContext *context; /* NULL once hiredis has let go of it */
@@ -38,6 +39,7 @@ static void listen_to(struct link *link, int events)
 static void write_out(struct link *link)
 {
     link->is_writing = true;
+    redis_tls_forget_errors();
     redisAsyncHandleWrite(link->context);
     link->is_writing = false;
 }
@@ -51,13 +53,19 @@ static void on_prepare(uv_prepare_t *prepare)
     }
 }
 
+void redis_loop_read(redisAsyncContext *context)
+{
+    redis_tls_forget_errors();
+    redisAsyncHandleRead(context);
+}
+
 /* The loop has stopped polling and says only that something is wrong. hiredis finds out what when
  * it uses the socket; if it does not, the connection is of no use all the same. */
 static void find_error(struct link *link)
 {
     link->events = 0;
     if (link->context->c.flags & REDIS_CONNECTED) {
-        redisAsyncHandleRead(link->context);
+        redis_loop_read(link->context);
     } else {
         write_out(link);
     }
@@ -70,8 +78,11 @@ static void find_error(struct link *link)
 static bool is_unasked(const redisAsyncContext *context)
 {
     char byte;
-    return (context->c.flags & REDIS_CONNECTED) && !context->replies.head &&
-           recv(context->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+    if (!(context->c.flags & REDIS_CONNECTED) || context->replies.head) {
+        return false;
+    }
+    return redis_tls_is_on(context) ? redis_tls_has_answer(context)
+                                    : recv(context->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -85,7 +96,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         if (is_unasked(link->context)) {
             redisAsyncFree(link->context);
         } else {
-            redisAsyncHandleRead(link->context);
+            redis_loop_read(link->context);
         }
     }
     if (link->context && (events & UV_WRITABLE)) {

@@ -13,4 +13,7 @@
 int redis_loop_attach(uv_loop_t *loop, redisAsyncContext *context,
                       void (*gone)(redisAsyncContext *context));
 
+/* Let hiredis read what has arrived. */
+void redis_loop_read(redisAsyncContext *context);
+
 #endif

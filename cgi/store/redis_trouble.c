@@ -39,6 +39,7 @@ static const struct {
     [TROUBLE_AUTH] = {"auth",
                       "user or password in REDIS_URL are wrong, or the user may not do this",
                       false},
+    [TROUBLE_TLS] = {"tls", "TLS fails", false},
     [TROUBLE_NOSCRIPT] = {"refused", "", false},
     [TROUBLE_REFUSED] = {"refused", "", false},
 };

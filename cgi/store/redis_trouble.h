@@ -20,6 +20,7 @@ enum redis_trouble {
     TROUBLE_MISCONF,     /* it cannot write to its disk */
     TROUBLE_BUSY,        /* a script runs */
     TROUBLE_AUTH,        /* user, password or permissions */
+    TROUBLE_TLS,         /* no TLS that both accept */
     TROUBLE_NOSCRIPT,    /* no trouble: the script has to be sent whole */
     TROUBLE_REFUSED,     /* any other error */
     TROUBLE__MAX

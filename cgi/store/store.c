@@ -12,6 +12,11 @@
 #include "base/log.h"
 #include "store/store_impl.h"
 
+int store_check(const struct settings *settings, bool are_sound, FILE *problems)
+{
+    return redis_check(settings, are_sound, problems);
+}
+
 struct store *store_new(uv_loop_t *loop, const struct settings *settings)
 {
     struct store *store = xcalloc(1, sizeof(*store));

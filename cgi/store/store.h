@@ -33,13 +33,18 @@
 
 struct store;
 
+/* Write to problems, one a line, what settings have wrong that settings_load does not see: what
+ * this build cannot do, and, where are_sound says that it found nothing, what the files for Redis
+ * hold. Returns how many. */
+int store_check(const struct settings *settings, bool are_sound, FILE *problems);
+
 /* Owned by the caller; settings is borrowed for its life. */
 struct store *store_new(uv_loop_t *loop, const struct settings *settings);
 void store_free(struct store *store);
 
 /* OK when Redis answers and stores what it is given. ERR_STORE: *trouble is one static word that
  * says why not: "unreachable", "slow", "garbled", "loading", "readonly", "masterdown",
- * "clusterdown", "cluster", "noreplicas", "oom", "misconf", "busy", "auth" or "refused". */
+ * "clusterdown", "cluster", "noreplicas", "oom", "misconf", "busy", "auth", "tls" or "refused". */
 enum err store_ping(struct store *store, const char **trouble);
 
 /* How Redis may lose sessions although it stores them, as far as it says. */

@@ -15,6 +15,7 @@ HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 LIBRARIES = {
     r"fcgi\w*\.h": r"front/",
     r"hiredis/.*": r"store/redis",
+    r"openssl/.*": r"store/redis_tls\.c",
     r"curl/.*": r"spotify/upstream\.c|base/origin\.c",
     r"sodium\.h": r"base/(seal|seal_box|buf)\.c",
     r"jansson\.h": r"base/json\.[ch]|spotify/answer\.c",

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 EXTENSIONS = """basicConstraints=CA:FALSE
-extendedKeyUsage=serverAuth
+extendedKeyUsage=serverAuth,clientAuth
 subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
 subjectAltName={names}

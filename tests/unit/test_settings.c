@@ -194,7 +194,9 @@ static const struct {
     {"UPSTREAM_CA_FILE", "/nonexistent", "cannot be read"},
     {"UPSTREAM_CA_FILE", "/", "no regular file"},
     {"UPSTREAM_CA_FILE", "/proc/self/exe", "holds no certificate"},
-    {"REDIS_URL", "rediss://redis.example", "this build has no TLS support; use redis://"},
+    {"REDIS_CA_FILE", "/nowhere", "cannot be read"},
+    {"REDIS_CERT_FILE", "/proc/self/exe", "holds no certificate"},
+    {"REDIS_KEY_FILE", "/proc/self/exe", "holds no private key"},
     {"REDIS_URL", "redis+sentinel://a:1,b:2/main", "no Sentinel support"},
     {"REDIS_URL", "redis+cluster://a:1,b:2", "no Cluster support"},
     {"REDIS_URL", "http://redis.example", "names no Redis"},
@@ -359,6 +361,25 @@ static void test_redis_url(void **state)
                                     .database = 5});
 }
 
+/* Whether a build can do it is known a floor higher. */
+static void test_redis_url_with_tls(void **state)
+{
+    struct settings settings;
+
+    (void)state;
+    setenv("REDIS_URL", "rediss://u:p@h.example:6390/2", 1);
+    assert_int_equal(settings_load(&settings, stderr), 0);
+    assert_true(settings.redis.is_tls);
+    assert_string_equal(settings.redis.host, "h.example");
+    assert_int_equal(settings.redis.port, 6390);
+    assert_int_equal(settings.redis.database, 2);
+    settings_clear(&settings);
+    setenv("REDIS_URL", "redis://h.example", 1);
+    assert_int_equal(settings_load(&settings, stderr), 0);
+    assert_false(settings.redis.is_tls);
+    settings_clear(&settings);
+}
+
 static void test_lists(void **state)
 {
     struct settings settings;
@@ -496,6 +517,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_problems_are_reported, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_secrets_are_not_shown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_redis_url, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_redis_url_with_tls, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lists, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_loopback_http_is_not_secure, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_empty_is_not_set, set_up, tear_down),

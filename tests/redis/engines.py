@@ -1,0 +1,334 @@
+"""What a REDIS_URL may lead to, as real processes on loopback ports: one Redis or Valkey, a master with replicas and the
+Sentinels that watch it, a Cluster; each with or without TLS. They take the place of stack.Redis: alive, start(), stop(),
+url, client(). The service is a user of its own there, who may do what the README says that it needs, and no more."""
+
+import contextlib
+import pathlib
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.parse
+
+import redis as redis_client
+
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
+
+from stack import ONCE, TREE, Process, find_program, reserve_port, wait_until  # noqa: E402
+
+HOST = "127.0.0.1"
+PREFIX = "spotify-auth:"
+USER = "service"
+MASTER_NAME = "sessions"
+DOWN_AFTER_MS = 1000
+NODE_TIMEOUT_MS = 2000
+MASTERS, REPLICAS = 3, 3
+SLOTS = 16384
+
+
+def rules_of_the_readme():
+    """The ACL rules of the user that the README tells its reader to make."""
+    text = (TREE / "README.md").read_text()
+    commands, = re.findall(r"and the\s+commands `([A-Z |\s]+)`", text)
+    return " ".join(["-@all", *(f"+{name.lower()}" for name in commands.split()), "resetkeys", f"~{PREFIX}*"])
+
+
+class Tls:
+    """A server's certificate and key, and who has issued it; clients have to show a certificate of the same issuer."""
+
+    def __init__(self, authority, pair, client_pair):
+        self.authority, self.pair, self.client_pair = authority, pair, client_pair
+
+    def lines(self, port):
+        certificate, key = self.pair
+        return ["port 0", f"tls-port {port}", f"tls-cert-file {certificate}", f"tls-key-file {key}",
+                f"tls-ca-cert-file {self.authority}", "tls-auth-clients yes", "tls-replication yes"]
+
+    def settings(self):
+        certificate, key = self.client_pair
+        return {"REDIS_CA_FILE": self.authority, "REDIS_CERT_FILE": certificate, "REDIS_KEY_FILE": key}
+
+    def client_options(self):
+        certificate, key = self.client_pair
+        return {"ssl": True, "ssl_ca_certs": self.authority, "ssl_certfile": certificate, "ssl_keyfile": key}
+
+    def cli_options(self):
+        certificate, key = self.client_pair
+        return ["--tls", "--cacert", self.authority, "--cert", certificate, "--key", key]
+
+
+class Server(Process):
+    """One redis-server or valkey-server, with an append-only file that survives kill and restart."""
+
+    def __init__(self, directory, lines=(), engine="redis", tls=None, arguments=()):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.engine, self.tls, self.arguments = engine, tls, arguments
+        self._holder = reserve_port(HOST)
+        self.port = self._holder.getsockname()[1]
+        self.config = self.directory / "redis.conf"
+        self.socket_path = self.directory / "redis.sock"  # for tests, whatever the ports are like
+        ports = tls.lines(self.port) if tls else [f"port {self.port}"]
+        ports.append(f"unixsocket {self.socket_path}")
+        self.config.write_text("\n".join([f"bind {HOST}", *ports, f"dir {self.directory}", "daemonize no", *lines, ""]))
+        super().__init__(f"{engine} {self.port}", self.directory / "redis.log")
+
+    def start(self):
+        self.socket_path.unlink(missing_ok=True)
+        self.launch([find_program(f"{self.engine}-server"), self.config, *self.arguments])
+        self.wait_ready(self.answers)
+        return self
+
+    def client(self):
+        return redis_client.Redis(unix_socket_path=str(self.socket_path), socket_timeout=5, retry=ONCE)
+
+    def answers(self):
+        with contextlib.suppress(redis_client.RedisError), self.client() as client:
+            return client.ping()
+        return False
+
+    def pause(self):
+        """SIGSTOP: it stays connected and answers nothing any more."""
+        self.signal(signal.SIGSTOP)
+
+    def stop(self, number=signal.SIGTERM, timeout_s=10):
+        try:
+            return super().stop(number, timeout_s)
+        finally:
+            self._holder.close()
+
+    def role(self):
+        return self.client().info("replication")["role"]
+
+
+class Engine:
+    """What all of them have in common. scheme: what comes before "://" in REDIS_URL, without TLS."""
+
+    def __init__(self, directory, engine="redis", tls=None):
+        self.directory = pathlib.Path(directory)
+        self.engine, self.tls = engine, tls
+        self.password = secrets.token_urlsafe(16) + "/@"
+        self.started = False
+
+    def user_line(self, rules):
+        return f"user {USER} on >{self.password} {rules}"
+
+    def data_lines(self):
+        return ["appendonly yes", 'save ""', self.user_line(rules_of_the_readme())]
+
+    def make_url(self, scheme, rest):
+        password = urllib.parse.quote(self.password, safe="")
+        return f"{scheme.replace('redis', 'rediss', 1) if self.tls else scheme}://{USER}:{password}@{rest}"
+
+    def settings(self):
+        """Of the service, to use this."""
+        return {"REDIS_URL": self.url, **(self.tls.settings() if self.tls else {})}
+
+    @property
+    def alive(self):
+        return self.started and all(server.alive for server in self.servers)
+
+    def stop(self):
+        for server in reversed(self.servers):
+            server.stop()
+        self.started = False
+
+    def refusals(self):
+        """The commands that the service was refused, on any server."""
+        found = set()
+        for server in self.servers:
+            if server.alive:
+                found |= {entry["object"].lower() for entry in server.client().acl_log() if entry["username"] == USER}
+        return found
+
+    def session_names(self):
+        """Of all sessions that are stored, as the keys have them."""
+        return {re.search(r"\{(.*)\}", key.decode())[1] for client in self.masters()
+                for key in client.scan_iter(f"{PREFIX}session:*", count=1000)}
+
+
+class One(Engine):
+    """One server."""
+
+    def __init__(self, directory, engine="redis", tls=None):
+        super().__init__(directory, engine, tls)
+        self.server = Server(self.directory / "one", self.data_lines(), engine, tls)
+        self.servers = [self.server]
+        self.url = self.make_url("redis", f"{'localhost' if tls else HOST}:{self.server.port}/0")
+
+    def start(self):
+        self.server.start()
+        self.started = True
+        return self
+
+    def client(self):
+        return self.server.client()
+
+    def masters(self):
+        return [self.client()]
+
+    def restart(self):
+        self.server.kill()
+        self.server.start()
+
+
+class Sentinels(Engine):
+    """A master, two replicas, and three Sentinels of which two have to agree."""
+
+    def __init__(self, directory, engine="redis", tls=None):
+        super().__init__(directory, engine, tls)
+        lines = [*self.data_lines(), "repl-diskless-sync-delay 0"]
+        self.data = [Server(self.directory / f"data-{number}", lines, engine, tls) for number in range(3)]
+        master = self.data[0].port
+        for replica in self.data[1:]:
+            with replica.config.open("a") as config:
+                config.write(f"replicaof {HOST} {master}\n")
+        watch = [f"sentinel monitor {MASTER_NAME} {HOST} {master} 2",
+                 f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
+                 f"sentinel failover-timeout {MASTER_NAME} 5000", self.user_line(SENTINEL_RULES)]
+        self.sentinels = [Server(self.directory / f"sentinel-{number}", watch, engine, tls, ["--sentinel"])
+                          for number in range(3)]
+        self.servers = [*self.data, *self.sentinels]
+        hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        self.url = self.make_url("redis+sentinel", f"{hosts}/{MASTER_NAME}")
+
+    def start(self):
+        for server in self.servers:
+            server.start()
+        wait_until(self.is_whole, 30, "Sentinels and replicas know each other", 0.1)
+        self.started = True
+        return self
+
+    def state(self, sentinel):
+        words = sentinel.client().execute_command("SENTINEL", "MASTER", MASTER_NAME)
+        if isinstance(words, dict):
+            return {str(name): str(value) for name, value in words.items()}
+        words = [word.decode() for word in words]
+        return dict(zip(words[::2], words[1::2]))
+
+    def is_whole(self):
+        """All Sentinels see each other, and two replicas that are up to date."""
+        if any(int(self.state(sentinel)["num-other-sentinels"]) != 2 for sentinel in self.sentinels):
+            return False
+        replicas = self.master().client().info("replication")
+        return replicas["connected_slaves"] == 2 and all(
+            replicas[f"slave{number}"]["state"] == "online" for number in range(2))
+
+    def master(self):
+        """The server that the Sentinels call master."""
+        port = next(int(self.state(sentinel)["port"]) for sentinel in self.sentinels if sentinel.alive)
+        return next(server for server in self.data if server.port == port)
+
+    def client(self):
+        return self.master().client()
+
+    def masters(self):
+        return [self.client()]
+
+    def fail_over(self):
+        """Ask for another master, and wait until the Sentinels have one that says so itself."""
+        before = self.master()
+        self.sentinels[0].client().execute_command("SENTINEL", "FAILOVER", MASTER_NAME)
+        return self.wait_for_another(before)
+
+    def wait_for_another(self, before):
+        def another():
+            with contextlib.suppress(redis_client.RedisError):
+                now = self.master()
+                return now if now is not before and now.role() == "master" else None
+        return wait_until(another, 30, "another master", 0.02)
+
+
+class Cluster(Engine):
+    """Three masters with a replica each."""
+
+    def __init__(self, directory, engine="redis", tls=None):
+        super().__init__(directory, engine, tls)
+        lines = [*self.data_lines(), "cluster-enabled yes", f"cluster-node-timeout {NODE_TIMEOUT_MS}",
+                 "repl-diskless-sync-delay 0", *(["tls-cluster yes"] if tls else [])]
+        self._bus = [reserve_port(HOST) for _ in range(MASTERS + REPLICAS)]
+        self.servers = [Server(self.directory / f"node-{number}", [*lines, f"cluster-port {bus.getsockname()[1]}"],
+                               engine, tls) for number, bus in enumerate(self._bus)]
+        hosts = ",".join(f"{HOST}:{server.port}" for server in self.servers[:MASTERS])
+        self.url = self.make_url("redis+cluster", hosts)
+
+    def start(self):
+        for server in self.servers:
+            server.start()
+        self.cli("--cluster", "create", *(f"{HOST}:{server.port}" for server in self.servers),
+                 "--cluster-replicas", "1", "--cluster-yes")
+        wait_until(self.is_whole, 30, "the Cluster stands", 0.1)
+        self.started = True
+        return self
+
+    def stop(self):
+        super().stop()
+        for holder in self._bus:
+            holder.close()
+
+    def cli(self, *words, timeout_s=120):
+        program = [find_program(f"{self.engine}-cli"), *(self.tls.cli_options() if self.tls else [])]
+        done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=timeout_s)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def nodes(self, seen_by=None):
+        """As a living node sees them: dicts with id, port, flags, master, slots (their number)."""
+        source = seen_by or next(server for server in self.servers if server.alive)
+        text = source.client().execute_command("CLUSTER", "NODES")
+        if isinstance(text, dict):  # as some versions of the client library parse it
+            return [{"id": node["node_id"], "port": int(address.rpartition(":")[2]), "flags": node["flags"].split(","),
+                     "master": node["master_id"], "slots": sum(count_slots("-".join(s)) for s in node["slots"])}
+                    for address, node in text.items()]
+        return [parse_node(line) for line in text.decode().splitlines()]
+
+    def is_whole(self):
+        def sees_all(server):
+            info = server.client().execute_command("CLUSTER", "INFO")
+            state = info["cluster_state"] if isinstance(info, dict) else re.search(r"cluster_state:(\w+)", info.decode())[1]
+            return state == "ok" and len([node for node in self.nodes(server) if "fail" not in node["flags"]]) == 6
+        with contextlib.suppress(redis_client.RedisError):
+            return all(sees_all(server) for server in self.servers) and all(
+                server.client().info("replication").get("master_link_status", "up") == "up" for server in self.servers)
+        return False
+
+    def server_of(self, node):
+        return next(server for server in self.servers if server.port == node["port"])
+
+    def masters(self):
+        return [self.server_of(node).client() for node in self.nodes()
+                if "master" in node["flags"] and "fail" not in node["flags"] and node["slots"]]
+
+    def client(self):
+        options = self.tls.client_options() if self.tls else {}
+        return redis_client.RedisCluster(host=HOST, port=next(s for s in self.servers if s.alive).port, **options)
+
+    def move_slots(self, source, target, count):
+        """count slots, with all that is in them, from one master to another."""
+        self.cli("--cluster", "reshard", f"{HOST}:{self.servers[0].port}", "--cluster-from", source["id"],
+                 "--cluster-to", target["id"], "--cluster-slots", str(count), "--cluster-yes")
+
+    def wait_for_another(self, before):
+        """Until a replica has taken over the slots of the node that is gone."""
+        def taken_over():
+            with contextlib.suppress(redis_client.RedisError):
+                nodes = [node for node in self.nodes() if node["port"] != before["port"]]
+                return sum(node["slots"] for node in nodes if "master" in node["flags"]) == SLOTS and all(
+                    "fail" not in node["flags"] for node in nodes)
+        wait_until(taken_over, 60, "a replica in the place of its master", 0.05)
+
+
+# What the service asks Sentinels.
+SENTINEL_RULES = "-@all +sentinel|get-master-addr-by-name +sentinel|master +role +ping"
+
+
+def count_slots(text):
+    first, _, last = text.partition("-")
+    return int(last or first) - int(first) + 1
+
+
+def parse_node(line):
+    ident, address, flags, master, _, _, _, _, *slots = line.split()
+    return {"id": ident, "port": int(re.search(r":(\d+)", address)[1]), "flags": flags.split(","), "master": master,
+            "slots": sum(count_slots(slot) for slot in slots if not slot.startswith("["))}

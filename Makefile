@@ -36,8 +36,10 @@ PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck lib
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 PACKAGES_FAULTS := python3-pytest faketime wrk
 PACKAGES_TRIXIE := python3 debootstrap debian-archive-keyring
+# From Debian 13 on there is Valkey; before, test-redis makes a Debian 13 to have it. Its server's own package would start it.
+PACKAGES_REDIS = openssl $(if $(shell . /etc/os-release; [ "$$ID$${VERSION_ID:-99}" \> debian12 ] && echo yes),valkey-tools,$(PACKAGES_TRIXIE))
 
-.PHONY: all help run test test-debian13 test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults deps-trixie programs fuzz-programs readme
+.PHONY: all help run test test-debian13 test-redis test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults deps-trixie deps-redis programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -67,6 +69,10 @@ test-nginx: deps-test all
 # On a Debian 13 this is make test itself.
 test-debian13: deps-trixie
 	@$(PYTHON) tests/trixie.py in-tree make test FUZZ_SECONDS=$(FUZZ_SECONDS)
+
+# PARTS: which of the kinds of Redis, such as "sentinel cluster-tls"; all of them without.
+test-redis: deps-redis all
+	@$(PYTHON) tests/redis/figures.py $(PARTS)
 
 bench: deps-bench all
 	@$(PYTHON) tests/bench/bench.py
@@ -127,6 +133,9 @@ deps-bench:
 
 deps-faults:
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_FAULTS))
+
+deps-redis:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_REDIS))
 
 deps-trixie:
 	$(call install,$(PACKAGES_TRIXIE))

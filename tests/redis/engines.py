@@ -15,7 +15,7 @@ import redis as redis_client
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-from stack import ONCE, TREE, Process, find_program, reserve_port, wait_until  # noqa: E402
+from stack import ONCE, TREE, Process, StartError, find_program, reserve_port, wait_until  # noqa: E402
 
 HOST = "127.0.0.1"
 PREFIX = "spotify-auth:"
@@ -32,6 +32,16 @@ def rules_of_the_readme():
     text = (TREE / "README.md").read_text()
     commands, = re.findall(r"and the\s+commands `([A-Z |\s]+)`", text)
     return " ".join(["-@all", *(f"+{name.lower()}" for name in commands.split()), "resetkeys", f"~{PREFIX}*"])
+
+
+def server_program(engine):
+    """Debian's valkey-server is another name of valkey-tools' valkey-check-rdb, in a package that would start one."""
+    with contextlib.suppress(StartError):
+        return find_program(f"{engine}-server")
+    link = TREE / "build" / f"{engine}-server"
+    if not link.exists():
+        link.symlink_to(find_program(f"{engine}-check-rdb"))
+    return link
 
 
 class Tls:
@@ -76,7 +86,7 @@ class Server(Process):
 
     def start(self):
         self.socket_path.unlink(missing_ok=True)
-        self.launch([find_program(f"{self.engine}-server"), self.config, *self.arguments])
+        self.launch([server_program(self.engine), self.config, *self.arguments])
         self.wait_ready(self.answers)
         return self
 
@@ -92,11 +102,13 @@ class Server(Process):
         """SIGSTOP: it stays connected and answers nothing any more."""
         self.signal(signal.SIGSTOP)
 
-    def stop(self, number=signal.SIGTERM, timeout_s=10):
-        try:
-            return super().stop(number, timeout_s)
-        finally:
-            self._holder.close()
+    def cont(self):
+        self.signal(signal.SIGCONT)
+
+    def end(self):
+        """For good, and at once: what is stored is not wanted any more."""
+        self.kill()
+        self._holder.close()
 
     def role(self):
         return self.client().info("replication")["role"]
@@ -131,7 +143,7 @@ class Engine:
 
     def stop(self):
         for server in reversed(self.servers):
-            server.stop()
+            server.end()
         self.started = False
 
     def refusals(self):
@@ -201,10 +213,7 @@ class Sentinels(Engine):
         return self
 
     def state(self, sentinel):
-        words = sentinel.client().execute_command("SENTINEL", "MASTER", MASTER_NAME)
-        if isinstance(words, dict):
-            return {str(name): str(value) for name, value in words.items()}
-        words = [word.decode() for word in words]
+        words = [word.decode() for word in sentinel.client().execute_command("SENTINEL", "MASTER", MASTER_NAME)]
         return dict(zip(words[::2], words[1::2]))
 
     def is_whole(self):
@@ -276,29 +285,23 @@ class Cluster(Engine):
     def nodes(self, seen_by=None):
         """As a living node sees them: dicts with id, port, flags, master, slots (their number)."""
         source = seen_by or next(server for server in self.servers if server.alive)
-        text = source.client().execute_command("CLUSTER", "NODES")
-        if isinstance(text, dict):  # as some versions of the client library parse it
-            return [{"id": node["node_id"], "port": int(address.rpartition(":")[2]), "flags": node["flags"].split(","),
-                     "master": node["master_id"], "slots": sum(count_slots("-".join(s)) for s in node["slots"])}
-                    for address, node in text.items()]
-        return [parse_node(line) for line in text.decode().splitlines()]
+        return [parse_node(line) for line in source.client().execute_command("CLUSTER", "NODES").decode().splitlines()]
 
     def is_whole(self):
         def sees_all(server):
-            info = server.client().execute_command("CLUSTER", "INFO")
-            state = info["cluster_state"] if isinstance(info, dict) else re.search(r"cluster_state:(\w+)", info.decode())[1]
-            return state == "ok" and len([node for node in self.nodes(server) if "fail" not in node["flags"]]) == 6
+            info = server.client().execute_command("CLUSTER", "INFO").decode()
+            nodes = self.nodes(server)
+            return "cluster_state:ok" in info and len(masters_of(nodes)) == MASTERS and len(nodes) == len(self.servers)
         with contextlib.suppress(redis_client.RedisError):
-            return all(sees_all(server) for server in self.servers) and all(
-                server.client().info("replication").get("master_link_status", "up") == "up" for server in self.servers)
+            links = [server.client().info("replication").get("master_link_status") for server in self.servers]
+            return all(sees_all(server) for server in self.servers) and links.count("up") == REPLICAS
         return False
 
     def server_of(self, node):
         return next(server for server in self.servers if server.port == node["port"])
 
     def masters(self):
-        return [self.server_of(node).client() for node in self.nodes()
-                if "master" in node["flags"] and "fail" not in node["flags"] and node["slots"]]
+        return [self.server_of(node).client() for node in masters_of(self.nodes())]
 
     def client(self):
         options = self.tls.client_options() if self.tls else {}
@@ -314,8 +317,7 @@ class Cluster(Engine):
         def taken_over():
             with contextlib.suppress(redis_client.RedisError):
                 nodes = [node for node in self.nodes() if node["port"] != before["port"]]
-                return sum(node["slots"] for node in nodes if "master" in node["flags"]) == SLOTS and all(
-                    "fail" not in node["flags"] for node in nodes)
+                return sum(node["slots"] for node in masters_of(nodes)) == SLOTS
         wait_until(taken_over, 60, "a replica in the place of its master", 0.05)
 
 
@@ -326,6 +328,11 @@ SENTINEL_RULES = "-@all +sentinel|get-master-addr-by-name +sentinel|master +role
 def count_slots(text):
     first, _, last = text.partition("-")
     return int(last or first) - int(first) + 1
+
+
+def masters_of(nodes):
+    """Those that serve; a replica that nobody has told yet calls itself a master, too."""
+    return [node for node in nodes if "master" in node["flags"] and "fail" not in node["flags"] and node["slots"]]
 
 
 def parse_node(line):

@@ -50,6 +50,7 @@ help:
 	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
 	@echo "make test-nginx  run the tests of nginx's configuration with the nginx of other Debians"
 	@echo "make test-debian13  make test in a Debian 13 of its own, in build/trixie (root's rights, debootstrap)"
+	@echo "make test-redis  the service on real Sentinels, a Cluster, TLS and Valkey, under load; writes build/redis.md (PARTS, SEED)"
 	@echo "make bench    measure, print a table and write build/bench.md"
 	@echo "make test-faults  break things on purpose, print what it cost and write build/faults.md (SEED=n repeats a schedule)"
 	@echo "make soak     random faults under load for MINUTES (1), the same invariants (SEED=n)"

@@ -115,6 +115,7 @@ static const char *const redis_errors[METRIC_REDIS__MAX] = {
     [METRIC_REDIS_MASTERDOWN] = "masterdown",
     [METRIC_REDIS_CLUSTERDOWN] = "clusterdown",
     [METRIC_REDIS_CLUSTER] = "cluster",
+    [METRIC_REDIS_NOMASTER] = "nomaster",
     [METRIC_REDIS_NOREPLICAS] = "noreplicas",
     [METRIC_REDIS_OOM] = "oom",
     [METRIC_REDIS_MISCONF] = "misconf",

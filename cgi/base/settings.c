@@ -48,10 +48,12 @@ static const struct setting TABLE[] = {
     {"UPSTREAM_CA_FILE", NULL, "the system's", false, settings_parse_ca_file, AT(upstream_ca_file),
      0, 0, "file with the CA certificates (PEM) for those two"},
     {"REDIS_URL", "redis://127.0.0.1:6379/0", NULL, false, settings_parse_redis, AT(redis), 0, 0,
-     "`redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or "
-     "`unix://[user:password@]/path[?db=database]`"},
+     "`redis://[user:password@]host[:port][/database]`, "
+     "`unix://[user:password@]/path[?db=database]`, "
+     "`redis+sentinel://[user:password@]host[:port],…/name[/database]` or "
+     "`redis+cluster://[user:password@]host[:port],…`; `rediss` for TLS"},
     {"REDIS_CA_FILE", NULL, "the system's", false, settings_parse_ca_file, AT(redis_ca_file), 0, 0,
-     "file with the CA certificates (PEM) for `rediss://`"},
+     "file with the CA certificates (PEM) for `rediss`"},
     {"REDIS_CERT_FILE", NULL, NULL, false, settings_parse_ca_file, AT(redis_cert_file), 0, 0,
      "file with the certificate (PEM) to show to a Redis that asks for one"},
     {"REDIS_KEY_FILE", NULL, NULL, false, settings_parse_key_file, AT(redis_key_file), 0, 0,
@@ -296,6 +298,11 @@ void settings_clear(struct settings *settings)
     free(settings->upstream_ca_file);
     free(settings->redis.socket_path);
     free(settings->redis.host);
+    for (size_t i = 0; i < settings->redis.host_count; i++) {
+        free(settings->redis.hosts[i].host);
+    }
+    free(settings->redis.hosts);
+    free(settings->redis.master);
     free(settings->redis.user);
     xfree_secret(settings->redis.password);
     free(settings->redis_ca_file);

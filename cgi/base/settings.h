@@ -15,13 +15,25 @@ struct text_list {
     size_t count;
 };
 
+struct redis_host {
+    char *host; /* an IPv6 address without brackets */
+    int port;
+};
+
+/* What REDIS_URL leads to. */
+enum redis_kind { REDIS_ALONE, REDIS_SENTINEL, REDIS_CLUSTER };
+
 /* REDIS_URL, parsed. */
 struct redis_url {
-    char *socket_path; /* unix:///path; NULL: host and port */
+    enum redis_kind kind;
+    char *socket_path; /* REDIS_ALONE: unix:///path; NULL: host and port */
     char *host;
     int port;
     bool is_tls;
-    char *user; /* NULL: none */
+    struct redis_host *hosts; /* REDIS_SENTINEL: the Sentinels; REDIS_CLUSTER: some nodes. Owned */
+    size_t host_count;
+    char *master; /* REDIS_SENTINEL: its name */
+    char *user;   /* NULL: none */
     char *password;
     int database;
 };

@@ -65,10 +65,15 @@ void settings_parse_origins(const struct setting *setting, const char *value, st
                             struct report *report);
 void settings_parse_app_uris(const struct setting *setting, const char *value, struct settings *out,
                              struct report *report);
-void settings_parse_redis(const struct setting *setting, const char *value, struct settings *out,
-                          struct report *report);
 void settings_parse_listen(const struct setting *setting, const char *value, struct settings *out,
                            struct report *report);
+
+/* True when a socket can have this path: absolute, and at most 107 bytes. */
+bool settings_fits_socket_path(const char *path);
+
+/* settings_redis.c */
+void settings_parse_redis(const struct setting *setting, const char *value, struct settings *out,
+                          struct report *report);
 
 /* The next entry of a comma-separated list, without the blanks around it, owned by the caller; NULL
  * after the last. An entry may be empty. *cursor starts at the value and is NULL after the last. */
@@ -77,6 +82,9 @@ char *settings_next_entry(const char **cursor);
 /* True when text is 1 to max characters, all visible ASCII (RFC 6749 appendix A's VSCHAR but for
  * the blank). */
 bool settings_is_visible(const char *text, size_t max);
+
+/* No URL in a setting is longer. */
+#define SETTINGS_URL_MAX 2048
 
 /* Parse a decimal number without sign. False when it is anything else, or outside min..max. */
 bool settings_integer(const char *text, int64_t min, int64_t max, int64_t *out);

@@ -1,18 +1,14 @@
-/* Parsers of the settings that name a place: URLs, origins, redirect URIs, Redis, the listening
- * address. URLs are taken apart by base/origin.c; here stand the rules of each setting, among them
- * those that Spotify would only show to a user (contract A.3). */
+/* Parsers of the settings that name a place: URLs, origins, redirect URIs, the listening address.
+ * URLs are taken apart by base/origin.c; here stand the rules of each setting, among them those
+ * that Spotify would only show to a user (contract A.3). REDIS_URL is settings_redis.c's. */
 #include "base/settings_parse.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/un.h>
 
-#define URL_MAX 2048
 #define ORIGINS_MAX 256
 #define APP_URIS_MAX 64
-#define REDIS_PORT 6379
-#define REDIS_DATABASE_MAX 9999
 #define CALLBACK "/callback"
 
 static bool ends_in(const char *text, size_t len, const char *end)
@@ -55,7 +51,7 @@ void settings_parse_redirect_uri(const struct setting *setting, const char *valu
     struct url url;
 
     (void)setting;
-    if (!settings_is_visible(value, URL_MAX) || strpbrk(value, "\\\"<>") != NULL ||
+    if (!settings_is_visible(value, SETTINGS_URL_MAX) || strpbrk(value, "\\\"<>") != NULL ||
         url_parse(value, &url) != OK) {
         settings_problem(report, "is no absolute URL; write https://HOST/auth/callback");
         return;
@@ -136,7 +132,7 @@ static bool is_absolute_uri(const char *text)
     size_t scheme = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                  "0123456789+-.");
 
-    return settings_is_visible(text, URL_MAX) && strchr(letters, text[0]) != NULL &&
+    return settings_is_visible(text, SETTINGS_URL_MAX) && strchr(letters, text[0]) != NULL &&
            text[scheme] == ':' && text[scheme + 1] != '\0' && strpbrk(text, "#\\\"<>") == NULL;
 }
 
@@ -167,136 +163,10 @@ void settings_parse_app_uris(const struct setting *setting, const char *value, s
     }
 }
 
-/* Schemes of Redis addresses that this build does not speak. */
-static const char *redis_missing(const char *value)
-{
-    if (strncasecmp(value, "redis+sentinel:", 15) == 0) {
-        return "Sentinel";
-    }
-    if (strncasecmp(value, "redis+cluster:", 14) == 0) {
-        return "Cluster";
-    }
-    return NULL;
-}
-
-/* The empty string as NULL: "redis://:password@host" names no user. Takes text over. */
-static char *drop_empty(char *text)
-{
-    if (text == NULL || *text != '\0') {
-        return text;
-    }
-    free(text);
-    return NULL;
-}
-
-/* Take user and password out of url. */
-static void take_redis_user(struct url *url, struct redis_url *out, struct report *report)
-{
-    out->user = drop_empty(url->user);
-    out->password = drop_empty(url->password);
-    url->user = NULL;
-    url->password = NULL;
-    if (out->user != NULL && out->password == NULL) {
-        settings_problem(report, "has a user and no password; write user:password@ or :password@");
-    }
-}
-
-static void parse_redis_database(const char *text, struct redis_url *out, struct report *report)
-{
-    int64_t number = 0;
-
-    if (*text != '\0' && !settings_integer(text, 0, REDIS_DATABASE_MAX, &number)) {
-        settings_problem(report, "has no database number where one belongs; write one from 0 to %d",
-                         REDIS_DATABASE_MAX);
-    }
-    out->database = (int)number;
-}
-
-/* redis://[user:password@]host[:port][/database], or rediss:// */
-static void parse_redis_tcp(const char *value, struct redis_url *out, struct report *report)
-{
-    struct url url;
-    size_t len;
-
-    if (url_parse(value, &url) != OK || url.host[0] == '\0') {
-        settings_problem(report, "is no URL; write redis://[user:password@]host[:port][/database], "
-                                 "with other characters of the password percent-encoded");
-        return;
-    }
-    take_redis_user(&url, out, report);
-    if (url.has_query || url.has_fragment) {
-        settings_problem(report,
-                         "has a query or fragment; write redis://host:port/database, and ? or "
-                         "# of a password percent-encoded");
-    }
-    /* The library wants an IPv6 address without its brackets. */
-    len = strlen(url.host);
-    out->host = url.host[0] == '[' ? xstrndup(url.host + 1, len - 2) : xstrdup(url.host);
-    out->port = url.port != 0 ? url.port : REDIS_PORT;
-    parse_redis_database(url.path + (url.path[0] == '/'), out, report);
-    url_clear(&url);
-}
-
-static bool fits_socket_path(const char *path)
+bool settings_fits_socket_path(const char *path)
 {
     return path[0] == '/' && path[1] != '\0' &&
            strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path);
-}
-
-/* unix://[user:password@]/path[?db=database]. No URL has such an authority, so the user is read
- * from one with a host in it. */
-static void parse_redis_unix(const char *value, struct redis_url *out, struct report *report)
-{
-    const char *rest = value + strlen("unix://");
-    size_t user_len = strcspn(rest, "/");
-    size_t path_len = strcspn(rest + user_len, "?");
-    const char *query = rest + user_len + path_len;
-    struct buf text = {0};
-    struct url url;
-
-    buf_adds(&text, "redis://");
-    buf_add(&text, rest, user_len);
-    buf_adds(&text, "localhost/");
-    if (user_len > 0 && (rest[user_len - 1] != '@' || url_parse(text.data, &url) != OK)) {
-        settings_problem(report, "is no socket; write unix:///path or unix://user:password@/path");
-    } else if (user_len > 0) {
-        take_redis_user(&url, out, report);
-        url_clear(&url);
-    }
-    buf_clear(&text);
-    out->socket_path = xstrndup(rest + user_len, path_len);
-    if (!fits_socket_path(out->socket_path)) {
-        settings_problem(report, "its path is empty or too long; write unix:///path of at most 107 "
-                                 "bytes");
-    }
-    if (strncmp(query, "?db=", 4) == 0) {
-        parse_redis_database(query + 4, out, report);
-    } else if (*query != '\0') {
-        settings_problem(report, "has a query that is not db; write ?db=NUMBER, or nothing");
-    }
-}
-
-void settings_parse_redis(const struct setting *setting, const char *value, struct settings *out,
-                          struct report *report)
-{
-    const char *missing = redis_missing(value);
-
-    (void)setting;
-    if (missing != NULL) {
-        settings_problem(report, "this build has no %s support; use redis:// or unix://", missing);
-    } else if (!settings_is_visible(value, URL_MAX)) {
-        settings_problem(report,
-                         "holds a blank or other character that no URL has; percent-encode it");
-    } else if (strncasecmp(value, "redis://", 8) == 0 || strncasecmp(value, "rediss://", 9) == 0) {
-        out->redis.is_tls = value[5] != ':';
-        parse_redis_tcp(value, &out->redis, report);
-    } else if (strncasecmp(value, "unix://", 7) == 0) {
-        parse_redis_unix(value, &out->redis, report);
-    } else {
-        settings_problem(
-            report, "names no Redis; write redis://host:port/database, rediss://host:port/database "
-                    "or unix:///path");
-    }
 }
 
 static void parse_listen_tcp(const char *value, struct listen_address *out, struct report *report)
@@ -320,13 +190,13 @@ void settings_parse_listen(const struct setting *setting, const char *value, str
                            struct report *report)
 {
     (void)setting;
-    if (!settings_is_visible(value, URL_MAX)) {
+    if (!settings_is_visible(value, SETTINGS_URL_MAX)) {
         settings_problem(report, "holds a blank; write unix:/path or tcp:HOST:PORT");
     } else if (strncmp(value, "tcp:", 4) == 0) {
         parse_listen_tcp(value + 4, &out->listen, report);
     } else if (strncmp(value, "unix:", 5) != 0) {
         settings_problem(report, "is no address; write unix:/path or tcp:HOST:PORT");
-    } else if (!fits_socket_path(value + 5)) {
+    } else if (!settings_fits_socket_path(value + 5)) {
         settings_problem(report,
                          "its path does not start with / or is longer than 107 bytes; write "
                          "unix:/path");

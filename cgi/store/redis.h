@@ -1,8 +1,10 @@
-/* One pipelined connection to Redis for all fibers of a worker (hiredis, libuv). Commands of one
- * round of the loop leave in one write. Nobody waits for a command longer than STORE_TIMEOUT_MS,
- * whatever happens. A lost or stuck connection, and one to a server that cannot serve, fails its
- * commands with ERR_STORE and is made anew when the next command comes, at once or after a short
- * pause (redis_pause.h) that the command waits out. */
+/* Redis for all fibers of a worker: one pipelined connection (hiredis, libuv) to the one Redis, to
+ * the master that Sentinels name, or to each master of a Cluster. Commands of one round of the loop
+ * leave in one write. Nobody waits for a command longer than STORE_TIMEOUT_MS, whatever happens. A
+ * lost or stuck connection, and one to a server that cannot serve, fails its commands with
+ * ERR_STORE and is made anew when the next command comes, at once or after a short pause
+ * (redis_pause.h) that the command waits out. In a Cluster all keys of one command must be of one
+ * slot; the commands of a pipeline need not be. */
 #ifndef STORE_REDIS_H
 #define STORE_REDIS_H
 
@@ -71,8 +73,18 @@ enum err redis_eval(struct redis *redis, struct redis_script *script, const stru
                     size_t key_count, const struct redis_arg *args, size_t arg_count,
                     struct redis_value *out);
 
-/* redis_command for a reply that may well be an error: none is logged. */
-enum err redis_probe(struct redis *redis, const struct redis_arg *args, size_t count,
+/* How many masters share the keys, as far as is known: 1 but for a Cluster, there 0 before the
+ * first command. */
+size_t redis_count_masters(const struct redis *redis);
+
+/* Whether each key has a master, as far as is known. */
+bool redis_is_whole(const struct redis *redis);
+
+/* Append a tag that makes, between braces, any key the index-th master's. */
+void redis_find_tag(const struct redis *redis, size_t index, struct buf *out);
+
+/* redis_command, to the index-th master, for a reply that may well be an error: none is logged. */
+enum err redis_probe(struct redis *redis, size_t index, const struct redis_arg *args, size_t count,
                      struct redis_value *out);
 
 /* Why the command failed that this fiber has just got ERR_STORE for. */

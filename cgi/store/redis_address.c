@@ -1,12 +1,10 @@
 /* Names are looked up in libuv's threads. A failed look-up keeps the address known so far. */
 #include "store/redis_address.h"
 
+#include <assert.h>
 #include <netdb.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/buf.h"
 
 struct redis_lookup {
     uv_getaddrinfo_t request;
@@ -14,6 +12,25 @@ struct redis_lookup {
 };
 
 static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+
+struct redis_place redis_place(const char *host, int port)
+{
+    struct redis_place place = {.port = port};
+    size_t len = strlen(host);
+    assert(len < REDIS_HOST_MAX);
+    memcpy(place.host, host, len);
+    return place;
+}
+
+bool redis_place_equal(const struct redis_place *a, const struct redis_place *b)
+{
+    return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+void redis_place_name(const struct redis_place *place, struct buf *out)
+{
+    buf_addf(out, strchr(place->host, ':') ? "[%s]:%d" : "%s:%d", place->host, place->port);
+}
 
 static bool is_numeric(const char *host)
 {
@@ -74,6 +91,16 @@ void redis_address_renew(struct redis_address *address, uv_loop_t *loop)
         return;
     }
     address->lookup = lookup;
+}
+
+void redis_address_begin(struct redis_address *address, const char *host, uv_loop_t *loop)
+{
+    *address = (struct redis_address){.host = host};
+    if (is_numeric(host)) {
+        memcpy(address->text, host, strlen(host) + 1);
+    } else {
+        redis_address_renew(address, loop);
+    }
 }
 
 void redis_address_clear(struct redis_address *address)

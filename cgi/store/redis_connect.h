@@ -11,21 +11,30 @@
 struct redis_tls;
 
 struct redis_target {
-    const struct redis_url *url;  /* borrowed */
-    struct redis_tls *tls;        /* borrowed; NULL: none */
-    struct redis_address address; /* of its host; unused with a unix socket */
+    const struct redis_url *url; /* borrowed */
+    struct redis_tls *tls;       /* borrowed; NULL: none */
+    const char *socket_path;     /* borrowed; NULL: place and address */
+    struct redis_place place;
+    struct redis_address address;
 };
 
-/* Looks the host up, blocking, once: for the start of a process. */
+/* place NULL: where url leads; its host is looked up at once, blocking: for the start of a process.
+ * Otherwise place, looked up off the loop. The target must stay where it is. */
 void redis_target_init(struct redis_target *target, const struct redis_url *url,
-                       struct redis_tls *tls);
+                       const struct redis_place *place, struct redis_tls *tls, uv_loop_t *loop);
 void redis_target_clear(struct redis_target *target);
 
 /* False while its host has no address. */
 bool redis_target_is_known(const struct redis_target *target);
 
+/* True while its host is being looked up. */
+bool redis_target_is_looked_up(const struct redis_target *target);
+
 /* Look the host up again, off the loop. */
 void redis_target_renew(struct redis_target *target, uv_loop_t *loop);
+
+/* Append what the log calls it: "host:port", or the path of a socket. */
+void redis_target_name(const struct redis_target *target, struct buf *out);
 
 /* A context that connects to a target that is known, owned by the caller and not yet attached to a
  * loop. With err set when that failed at once. */

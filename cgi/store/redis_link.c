@@ -1,10 +1,10 @@
-/* One connection. Commands queue in hiredis, replies come back in their order, so the oldest
- * commands' deadlines are the only ones to watch. There are two: the fiber's, which counts from
- * when it came and may have waited for the connection since, and the connection's, which counts
- * from when the command was sent. A command that passes the second takes the connection with it:
- * nothing says what the next bytes on it would answer. How a context is made is redis_connect.c's
- * business, when events reach its socket redis_loop.c's, what replies hold redis_reply.c's, what
- * errors mean redis_trouble.c's. */
+/* One connection. Commands queue in hiredis, replies come back in their order. There are two
+ * deadlines to watch: the fiber's, which counts from when it came and may have waited for the
+ * connection or been elsewhere since, and the connection's, which counts from when the command was
+ * sent. A command that passes the second takes the connection with it: nothing says what the next
+ * bytes on it would answer. How a context is made is redis_connect.c's business, when events reach
+ * its socket redis_loop.c's, what replies hold redis_reply.c's, what errors mean
+ * redis_trouble.c's. */
 #include "store/redis_link.h"
 
 #include <assert.h>
@@ -21,18 +21,26 @@
 
 #define COMMAND_NAME_MAX 16
 
-/* Pauses between attempts to connect are at most this part of a command's time, so that there is
- * enough of it left for those who wait: the first request after Redis' return finds it. */
-#define PAUSE_PART 2
+/* A connection that says within this part of a command's time that it is a master's is waited for:
+ * enough of that time must be left for another one. */
+#define GREETING_PART 4
+
+/* How often is looked whether a host name has an address by now. */
+#define LOOKUP_MS 10
+
+enum purpose {
+    FOR_CALL,
+    FOR_GREETING, /* AUTH or SELECT: no use of the connection without them */
+    FOR_ROLE,     /* the same, and the reply must name a master */
+};
 
 /* A command in flight. hiredis calls back for each exactly once, with NULL when the connection is
  * gone; until then it must not be freed. */
 struct command {
     struct redis_link *link;
-    struct redis_wait *wait;     /* NULL: nobody waits, or nobody does any more */
-    struct redis_value *out;     /* NULL: nobody looks at the reply */
-    uint64_t lost_ms;            /* the connection's deadline */
-    bool is_greeting;            /* AUTH or SELECT: no use of the connection without them */
+    struct redis_call *call; /* NULL: nobody waits, or nobody does any more */
+    uint64_t lost_ms;        /* the connection's deadline */
+    enum purpose purpose;
     char name[COMMAND_NAME_MAX]; /* for the log */
     struct command *next;
 };
@@ -41,9 +49,11 @@ enum link_state { LINK_NEW, LINK_UP, LINK_DOWN };
 
 struct redis_link {
     uv_loop_t *loop;
-    const struct settings *settings; /* borrowed */
+    struct redis_link_options options;
     struct redis_target target;
+    char *name;                 /* for the log; owned */
     redisAsyncContext *context; /* NULL: not connected, nor about to be */
+    bool is_ready;              /* checked, and found to be a master's */
     enum link_state state;      /* as the log tells it */
     uint64_t answered_ms;       /* since when this context answers; 0: it did not yet */
     struct redis_pause pause;   /* before the next attempt */
@@ -55,23 +65,44 @@ struct redis_link {
     uint64_t due_ms;
 };
 
+static uint64_t timeout_ms(const struct redis_link *link)
+{
+    return (uint64_t)link->options.settings->store_timeout_ms;
+}
+
+static void tell_change(struct redis_link *link)
+{
+    if (link->options.owner.changed) {
+        link->options.owner.changed(link->options.owner.self);
+    }
+}
+
+static void log_loss(struct redis_link *link, enum redis_trouble trouble, const char *why)
+{
+    /* Somebody has to mend a certificate, and learns why from this line alone. */
+    bool is_news = link->state != LINK_DOWN || (trouble == TROUBLE_TLS && link->end != trouble);
+    if (is_news && link->options.what) {
+        log_warn("redis lost", LOG_TEXT("node", link->name), LOG_TEXT("error", why));
+    }
+    link->state = LINK_DOWN;
+}
+
 /* The context is gone or about to be. why NULL: for what it answered, which is logged already. */
 static void note_loss(struct redis_link *link, enum redis_trouble trouble, const char *why)
 {
     uint64_t now_ms = uv_now(link->loop);
     uint64_t good_ms = link->answered_ms ? now_ms - link->answered_ms : 0;
     redis_pause_note_loss(&link->pause, now_ms, good_ms,
-                          (uint64_t)link->settings->store_timeout_ms / PAUSE_PART);
-    /* Somebody has to mend a certificate, and learns why from this line alone. */
-    bool is_news = link->state != LINK_DOWN || (trouble == TROUBLE_TLS && link->end != trouble);
+                          timeout_ms(link) / link->options.pause_part);
     link->context = NULL;
+    link->is_ready = false;
     link->answered_ms = 0;
-    link->end = trouble;
     redis_target_renew(&link->target, link->loop);
-    if (why && is_news) {
-        link->state = LINK_DOWN;
-        log_warn("redis lost", LOG_TEXT("error", why));
+    if (why) {
+        log_loss(link, trouble, why);
     }
+    link->end = trouble;
+    tell_change(link);
 }
 
 static void note_answer(struct redis_link *link)
@@ -79,10 +110,10 @@ static void note_answer(struct redis_link *link)
     if (!link->answered_ms) {
         link->answered_ms = uv_now(link->loop);
     }
-    if (link->state != LINK_UP) {
-        link->state = LINK_UP;
-        log_info("redis connected");
+    if (link->state != LINK_UP && link->options.what) {
+        log_info("redis connected", LOG_TEXT("node", link->name));
     }
+    link->state = LINK_UP;
 }
 
 /* Inside a callback hiredis frees the context after it, else at once; either way before a fiber
@@ -130,17 +161,21 @@ static bool bytes_arrived(const redisAsyncContext *context)
            count > 0;
 }
 
-static void end_command(struct redis_wait *wait, enum redis_trouble trouble)
+static void end_call(struct redis_call *call, enum redis_trouble trouble)
 {
-    if (!wait) {
+    if (!call) {
         return;
     }
-    if (!wait->trouble) {
-        wait->trouble = trouble;
-    }
+    struct redis_wait *wait = call->wait;
+    call->trouble = trouble;
     wait->unanswered--;
-    if (wait->unanswered == 0) {
+    if (wait->unanswered > 0) {
+        return;
+    }
+    if (wait->fiber) {
         fiber_wake(wait->fiber);
+    } else {
+        wait->done(wait);
     }
 }
 
@@ -149,14 +184,14 @@ static enum redis_trouble silence_of(const redisAsyncContext *context)
     return context->c.flags & REDIS_CONNECTED ? TROUBLE_SLOW : TROUBLE_UNREACHABLE;
 }
 
-/* When something is due: the first fiber's deadline, or the connection's. */
+/* When something is due: a fiber's deadline, or the connection's. Fibers need not be in the order
+ * of their deadlines. */
 static uint64_t next_due_ms(const struct redis_link *link)
 {
     uint64_t due_ms = link->head->lost_ms;
     for (const struct command *command = link->head; command; command = command->next) {
-        if (command->wait) {
-            return command->wait->deadline_ms < due_ms ? command->wait->deadline_ms : due_ms;
-        }
+        uint64_t deadline_ms = command->call ? command->call->wait->deadline_ms : command->lost_ms;
+        due_ms = deadline_ms < due_ms ? deadline_ms : due_ms;
     }
     return due_ms;
 }
@@ -165,13 +200,11 @@ static uint64_t next_due_ms(const struct redis_link *link)
 static void abandon_late(struct redis_link *link, uint64_t now_ms)
 {
     for (struct command *command = link->head; command; command = command->next) {
-        struct redis_wait *wait = command->wait;
-        if (wait && wait->deadline_ms > now_ms) {
-            break;
+        struct redis_call *call = command->call;
+        if (call && call->wait->deadline_ms <= now_ms) {
+            command->call = NULL;
+            end_call(call, silence_of(link->context));
         }
-        command->wait = NULL;
-        command->out = NULL;
-        end_command(wait, silence_of(link->context));
     }
 }
 
@@ -206,7 +239,10 @@ static void on_timer(uv_timer_t *timer)
 
 static void push_command(struct redis_link *link, struct command *command)
 {
-    uint64_t due_ms = command->wait ? command->wait->deadline_ms : command->lost_ms;
+    uint64_t due_ms = command->lost_ms;
+    if (command->call && command->call->wait->deadline_ms < due_ms) {
+        due_ms = command->call->wait->deadline_ms;
+    }
     if (!link->head || due_ms < link->due_ms) {
         start_timer(link, due_ms);
     }
@@ -224,6 +260,15 @@ static void shift_command(struct redis_link *link, const struct command *command
     }
 }
 
+/* A node of a Cluster sends commands elsewhere as a matter of course, and one that lacks a slot
+ * serves the others. */
+static bool is_cluster_matter(const struct redis_link *link, enum redis_trouble trouble)
+{
+    return link->options.owner.redirected && link->options.settings->redis.kind == REDIS_CLUSTER &&
+           (trouble == TROUBLE_MOVED || trouble == TROUBLE_ASK || trouble == TROUBLE_TRYAGAIN ||
+            trouble == TROUBLE_CLUSTERDOWN);
+}
+
 /* What went wrong, by an error reply. Whatever a greeting is refused for, the connection is of no
  * use then; of AUTH, versions before 6 say no more than ERR. */
 static enum redis_trouble judge(const struct command *command, const redisReply *reply)
@@ -234,24 +279,47 @@ static enum redis_trouble judge(const struct command *command, const redisReply 
     if (trouble == TROUBLE_REFUSED && strcmp(command->name, "AUTH") == 0) {
         trouble = TROUBLE_AUTH;
     }
-    bool is_quiet = command->wait && command->wait->is_quiet;
-    if (!is_quiet && trouble != TROUBLE_NOSCRIPT) {
-        redis_trouble_log(trouble, command->name, error);
+    if (is_cluster_matter(link, trouble)) {
+        link->options.owner.redirected(link->options.owner.self, command->call,
+                                       link->target.place.host, error);
+        return trouble;
     }
-    if (command->is_greeting || redis_trouble_ends_connection(trouble)) {
+    bool is_quiet = command->call && command->call->wait->is_quiet;
+    if (!is_quiet && trouble != TROUBLE_NOSCRIPT) {
+        redis_trouble_log(trouble, link->name, command->name, error);
+    }
+    if (command->purpose != FOR_CALL || redis_trouble_ends_connection(trouble)) {
         drop_context(link, trouble, NULL);
     }
     return trouble;
 }
 
+/* ROLE: "master", "slave" or "sentinel", and more. */
+static void check_role(struct redis_link *link, const struct redis_value *role)
+{
+    if (role->type == REDIS_IS_ARRAY && role->item_count > 0 &&
+        strcmp(buf_str(&role->items[0].text), "master") == 0) {
+        link->is_ready = true;
+        tell_change(link);
+    } else {
+        drop_context(link, TROUBLE_READONLY, "is no master");
+    }
+}
+
 static enum redis_trouble take_reply(struct command *command, const redisReply *reply)
 {
-    struct redis_value ignored = {0};
-    if (!redis_reply_copy(reply, command->out ? command->out : &ignored)) {
+    struct redis_value own = {0};
+    struct redis_value *out = command->call ? command->call->out : NULL;
+    if (!redis_reply_copy(reply, out ? out : &own)) {
         return judge(command, reply);
     }
-    redis_value_clear(&ignored);
-    note_answer(command->link);
+    if (command->purpose == FOR_ROLE) {
+        check_role(command->link, &own);
+    }
+    redis_value_clear(&own);
+    if (command->link->context) {
+        note_answer(command->link);
+    }
     return TROUBLE_NONE;
 }
 
@@ -266,7 +334,7 @@ static void on_reply(redisAsyncContext *context, void *reply, void *data)
     } else { /* a context that we have dropped is not ours any more */
         trouble = link->context == context ? end_of(context) : link->end;
     }
-    end_command(command->wait, trouble);
+    end_call(command->call, trouble);
     free(command);
     if (reply && !link->head && context->c.reader->pos < context->c.reader->len) {
         /* hiredis asserts that nobody answers unasked. */
@@ -274,8 +342,9 @@ static void on_reply(redisAsyncContext *context, void *reply, void *data)
     }
 }
 
+/* call NULL: nobody waits. */
 static bool queue_command(struct redis_link *link, const struct redis_arg *args, size_t count,
-                          const struct command *like)
+                          struct redis_call *call, enum purpose purpose)
 {
     const char *texts[REDIS_ARGS_MAX];
     size_t lens[REDIS_ARGS_MAX];
@@ -285,9 +354,12 @@ static bool queue_command(struct redis_link *link, const struct redis_arg *args,
         lens[i] = args[i].len;
     }
     struct command *command = xcalloc(1, sizeof(*command));
-    *command = *like;
+    bool is_check = link->options.is_checked && purpose != FOR_CALL;
     command->link = link;
-    command->lost_ms = uv_now(link->loop) + (uint64_t)link->settings->store_timeout_ms;
+    command->call = call;
+    command->purpose = purpose;
+    command->lost_ms =
+        uv_now(link->loop) + (is_check ? timeout_ms(link) / GREETING_PART : timeout_ms(link));
     memcpy(command->name, args[0].bytes,
            args[0].len < COMMAND_NAME_MAX ? args[0].len : COMMAND_NAME_MAX - 1);
     if (redisAsyncCommandArgv(link->context, on_reply, command, (int)count, texts, lens) !=
@@ -299,26 +371,33 @@ static bool queue_command(struct redis_link *link, const struct redis_arg *args,
     return true;
 }
 
-/* First on a new connection, ahead of the command that made it. */
-static void greet(struct redis_link *link)
+static void say_who(struct redis_link *link, const struct redis_url *url)
 {
-    const struct redis_url *url = &link->settings->redis;
-    const struct command greeting = {.is_greeting = true};
-    if (url->password) {
+    if (url->password && !link->options.is_anonymous) {
         struct redis_arg auth[3] = {REDIS_TEXT("AUTH")};
         size_t count = 1;
         if (url->user) {
             auth[count++] = REDIS_TEXT(url->user);
         }
         auth[count++] = REDIS_TEXT(url->password);
-        queue_command(link, auth, count, &greeting);
+        queue_command(link, auth, count, NULL, FOR_GREETING);
     }
-    if (url->database) {
+    if (url->database && !link->options.is_bare) {
         struct buf number = {0};
         buf_addf(&number, "%d", url->database);
         struct redis_arg select[] = {REDIS_TEXT("SELECT"), REDIS_BUF(&number)};
-        queue_command(link, select, 2, &greeting);
+        queue_command(link, select, 2, NULL, FOR_GREETING);
         buf_clear(&number);
+    }
+}
+
+/* First on a new connection, ahead of the command that made it. */
+static void greet(struct redis_link *link)
+{
+    say_who(link, &link->options.settings->redis);
+    if (link->options.is_checked) {
+        const struct redis_arg role[] = {REDIS_TEXT("ROLE")};
+        queue_command(link, role, 1, NULL, FOR_ROLE);
     }
 }
 
@@ -346,22 +425,54 @@ static bool begin_connection(struct redis_link *link)
     return true;
 }
 
-bool redis_link_send(struct redis_link *link, const struct redis_arg *args, size_t count,
-                     struct redis_wait *wait, struct redis_value *out)
+bool redis_link_is_looked_up(const struct redis_link *link)
 {
-    const struct command command = {.wait = wait, .out = out};
-    if (!link->context) {
-        if (uv_now(link->loop) < link->pause.until_ms || !begin_connection(link)) {
-            return false;
-        }
+    return !redis_target_is_known(&link->target) && redis_target_is_looked_up(&link->target);
+}
+
+uint64_t redis_link_begin(struct redis_link *link)
+{
+    uint64_t now_ms = uv_now(link->loop);
+    if (link->context) {
+        return 0;
     }
-    if (!queue_command(link, args, count, &command)) {
+    if (now_ms < link->pause.until_ms) {
+        return link->pause.until_ms;
+    }
+    if (redis_link_is_looked_up(link)) {
+        return now_ms + LOOKUP_MS;
+    }
+    return begin_connection(link) ? 0 : link->pause.until_ms;
+}
+
+bool redis_link_is_ready(const struct redis_link *link)
+{
+    return link->is_ready;
+}
+
+bool redis_link_send(struct redis_link *link, struct redis_call *call)
+{
+    call->trouble = TROUBLE_NONE;
+    if (redis_link_begin(link) != 0 ||
+        !queue_command(link, call->args, call->count, call->wait ? call : NULL, FOR_CALL)) {
+        call->trouble = link->end;
         return false;
     }
-    if (wait) {
-        wait->unanswered++;
+    if (call->wait) {
+        call->wait->unanswered++;
     }
     return true;
+}
+
+void redis_link_close(struct redis_link *link)
+{
+    redisAsyncContext *context = link->context;
+    link->context = NULL;
+    link->is_ready = false;
+    link->answered_ms = 0;
+    if (context) {
+        redisAsyncFree(context);
+    }
 }
 
 void redis_link_await(struct redis_link *link)
@@ -381,15 +492,18 @@ enum redis_trouble redis_link_trouble(const struct redis_link *link)
     return link->end;
 }
 
-struct redis_link *redis_link_new(uv_loop_t *loop, const struct settings *settings,
-                                  struct redis_tls *tls)
+struct redis_link *redis_link_new(uv_loop_t *loop, const struct redis_link_options *options)
 {
     struct redis_link *link = xcalloc(1, sizeof(*link));
+    struct buf name = {0};
     link->loop = loop;
-    link->settings = settings;
+    link->options = *options;
+    link->options.place = NULL;
     link->tail = &link->head;
     link->end = TROUBLE_UNREACHABLE;
-    redis_target_init(&link->target, &settings->redis, tls);
+    redis_target_init(&link->target, &options->settings->redis, options->place, options->tls, loop);
+    redis_target_name(&link->target, &name);
+    link->name = buf_take(&name);
     uv_timer_init(loop, &link->timer);
     link->timer.data = link;
     return link;
@@ -402,11 +516,8 @@ static void on_timer_closed(uv_handle_t *handle)
 
 void redis_link_free(struct redis_link *link)
 {
-    redisAsyncContext *context = link->context;
-    link->context = NULL;
-    if (context) {
-        redisAsyncFree(context);
-    }
+    redis_link_close(link);
     redis_target_clear(&link->target);
+    free(link->name);
     uv_close((uv_handle_t *)&link->timer, on_timer_closed);
 }

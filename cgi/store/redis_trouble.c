@@ -17,31 +17,42 @@
 #define SCRIPT_ERROR "ERR Error running script"
 #define SCRIPT_ERROR_INNER ": -"
 
+#define CLUSTER_MEANING                                                                            \
+    "it is a node of a Cluster, and REDIS_URL names it alone, or a slot is long on its way"
+
 static const struct {
     const char *word;
     const char *meaning; /* for the operator */
     bool ends_connection;
+    bool is_elsewhere;
 } troubles[TROUBLE__MAX] = {
-    [TROUBLE_NONE] = {"", "", false},
-    [TROUBLE_UNREACHABLE] = {"unreachable", "it cannot be reached", false},
-    [TROUBLE_SLOW] = {"slow", "it does not answer in time", false},
-    [TROUBLE_GARBLED] = {"garbled", "what answers is no Redis", false},
-    [TROUBLE_LOADING] = {"loading", "it is reading its data from disk", true},
-    [TROUBLE_READONLY] = {"readonly", "it is a replica, and only its master takes writes", true},
-    [TROUBLE_MASTERDOWN] = {"masterdown", "it is a replica that has lost its master", true},
-    [TROUBLE_CLUSTERDOWN] = {"clusterdown", "its Cluster is down", true},
-    [TROUBLE_CLUSTER] = {"cluster", "it is a node of a Cluster, and REDIS_URL names it alone",
-                         false},
-    [TROUBLE_NOREPLICAS] = {"noreplicas", "it has fewer replicas than min-replicas-to-write", true},
-    [TROUBLE_OOM] = {"oom", "maxmemory is reached: nothing more can be stored", false},
-    [TROUBLE_MISCONF] = {"misconf", "it cannot save its data to disk", false},
-    [TROUBLE_BUSY] = {"busy", "a script of somebody's keeps it busy", false},
+    [TROUBLE_NONE] = {"", "", false, false},
+    [TROUBLE_UNREACHABLE] = {"unreachable", "it cannot be reached", false, false},
+    [TROUBLE_SLOW] = {"slow", "it does not answer in time", false, false},
+    [TROUBLE_GARBLED] = {"garbled", "what answers is no Redis", false, false},
+    [TROUBLE_LOADING] = {"loading", "it is reading its data from disk", true, true},
+    [TROUBLE_READONLY] = {"readonly", "it is a replica, and only its master takes writes", true,
+                          true},
+    [TROUBLE_MASTERDOWN] = {"masterdown", "it is a replica that has lost its master", true, true},
+    [TROUBLE_CLUSTERDOWN] = {"clusterdown", "its Cluster is down, or nobody has this slot", true,
+                             true},
+    [TROUBLE_CLUSTER] = {"cluster", CLUSTER_MEANING, false, false},
+    [TROUBLE_MOVED] = {"cluster", CLUSTER_MEANING, false, true},
+    [TROUBLE_ASK] = {"cluster", CLUSTER_MEANING, false, true},
+    [TROUBLE_TRYAGAIN] = {"cluster", CLUSTER_MEANING, false, true},
+    [TROUBLE_NOMASTER] = {"nomaster", "no Sentinel names a master of the name in REDIS_URL", false,
+                          false},
+    [TROUBLE_NOREPLICAS] = {"noreplicas", "it has fewer replicas than min-replicas-to-write", true,
+                            false},
+    [TROUBLE_OOM] = {"oom", "maxmemory is reached: nothing more can be stored", false, false},
+    [TROUBLE_MISCONF] = {"misconf", "it cannot save its data to disk", false, false},
+    [TROUBLE_BUSY] = {"busy", "a script of somebody's keeps it busy", false, false},
     [TROUBLE_AUTH] = {"auth",
-                      "user or password in REDIS_URL are wrong, or the user may not do this",
+                      "user or password in REDIS_URL are wrong, or the user may not do this", false,
                       false},
-    [TROUBLE_TLS] = {"tls", "TLS fails", false},
-    [TROUBLE_NOSCRIPT] = {"refused", "", false},
-    [TROUBLE_REFUSED] = {"refused", "", false},
+    [TROUBLE_TLS] = {"tls", "TLS fails", false, false},
+    [TROUBLE_NOSCRIPT] = {"refused", "", false, false},
+    [TROUBLE_REFUSED] = {"refused", "", false, false},
 };
 
 static const struct {
@@ -50,12 +61,13 @@ static const struct {
 } replies[] = {
     {"LOADING", TROUBLE_LOADING},       {"READONLY", TROUBLE_READONLY},
     {"MASTERDOWN", TROUBLE_MASTERDOWN}, {"CLUSTERDOWN", TROUBLE_CLUSTERDOWN},
-    {"MOVED", TROUBLE_CLUSTER},         {"ASK", TROUBLE_CLUSTER},
-    {"TRYAGAIN", TROUBLE_CLUSTER},      {"CROSSSLOT", TROUBLE_CLUSTER},
+    {"MOVED", TROUBLE_MOVED},           {"ASK", TROUBLE_ASK},
+    {"TRYAGAIN", TROUBLE_TRYAGAIN},     {"CROSSSLOT", TROUBLE_CLUSTER},
     {"NOREPLICAS", TROUBLE_NOREPLICAS}, {"OOM", TROUBLE_OOM},
     {"MISCONF", TROUBLE_MISCONF},       {"BUSY", TROUBLE_BUSY},
     {"NOAUTH", TROUBLE_AUTH},           {"WRONGPASS", TROUBLE_AUTH},
     {"NOPERM", TROUBLE_AUTH},           {"NOSCRIPT", TROUBLE_NOSCRIPT},
+    {"IDONTKNOW", TROUBLE_NOMASTER},
 };
 
 static const char *find_word(const char *error)
@@ -94,6 +106,11 @@ bool redis_trouble_ends_connection(enum redis_trouble trouble)
     return troubles[trouble].ends_connection;
 }
 
+bool redis_trouble_is_elsewhere(enum redis_trouble trouble)
+{
+    return troubles[trouble].is_elsewhere;
+}
+
 /* True when word was not logged a short time ago; the word seen longest ago is forgotten. */
 static bool may_log(const char *word)
 {
@@ -120,7 +137,8 @@ static bool may_log(const char *word)
     return true;
 }
 
-void redis_trouble_log(enum redis_trouble trouble, const char *command, const char *error)
+void redis_trouble_log(enum redis_trouble trouble, const char *node, const char *command,
+                       const char *error)
 {
     char word[WORD_MAX] = "";
     const char *shown = word;
@@ -128,7 +146,7 @@ void redis_trouble_log(enum redis_trouble trouble, const char *command, const ch
     size_t len = word_len(from);
     memcpy(word, from, len < WORD_MAX ? len : WORD_MAX - 1);
     if (may_log(word)) {
-        log_error("redis refused", LOG_TEXT("command", command), LOG_TEXT("error", shown),
-                  LOG_TEXT("meaning", troubles[trouble].meaning));
+        log_error("redis refused", LOG_TEXT("node", node), LOG_TEXT("command", command),
+                  LOG_TEXT("error", shown), LOG_TEXT("meaning", troubles[trouble].meaning));
     }
 }

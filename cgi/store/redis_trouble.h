@@ -14,7 +14,11 @@ enum redis_trouble {
     TROUBLE_READONLY,    /* a replica: after a fail-over, what used to be the master */
     TROUBLE_MASTERDOWN,  /* a replica without its master */
     TROUBLE_CLUSTERDOWN, /* a node of a Cluster that does not stand */
-    TROUBLE_CLUSTER,     /* a node of a Cluster that sends us elsewhere */
+    TROUBLE_CLUSTER,     /* a node of a Cluster: keys of several slots in one command */
+    TROUBLE_MOVED,       /* a node of a Cluster: the slot is another one's */
+    TROUBLE_ASK,         /* a node of a Cluster: the slot is on its way to another one */
+    TROUBLE_TRYAGAIN,    /* a node of a Cluster: of these keys some have gone that way */
+    TROUBLE_NOMASTER,    /* no Sentinel names a master */
     TROUBLE_NOREPLICAS,  /* a master whose replicas have gone, maybe because it is one no more */
     TROUBLE_OOM,         /* maxmemory is reached */
     TROUBLE_MISCONF,     /* it cannot write to its disk */
@@ -37,8 +41,13 @@ const char *redis_trouble_word(enum redis_trouble trouble);
  * then a new connection is the way back. */
 bool redis_trouble_ends_connection(enum redis_trouble trouble);
 
-/* Log an error reply to command (its name) by its first word and our sentence about it, once in ten
- * seconds for each word: the rest of the text may quote arguments. */
-void redis_trouble_log(enum redis_trouble trouble, const char *command, const char *error);
+/* Whether the command was refused without being done because of where it was sent, or when, so that
+ * it is safe to send it again. */
+bool redis_trouble_is_elsewhere(enum redis_trouble trouble);
+
+/* Log an error reply of node to command (its name) by its first word and our sentence about it,
+ * once in ten seconds for each word: the rest of the text may quote arguments. */
+void redis_trouble_log(enum redis_trouble trouble, const char *node, const char *command,
+                       const char *error);
 
 #endif

@@ -44,7 +44,8 @@ void store_free(struct store *store);
 
 /* OK when Redis answers and stores what it is given. ERR_STORE: *trouble is one static word that
  * says why not: "unreachable", "slow", "garbled", "loading", "readonly", "masterdown",
- * "clusterdown", "cluster", "noreplicas", "oom", "misconf", "busy", "auth", "tls" or "refused". */
+ * "clusterdown", "cluster", "nomaster", "noreplicas", "oom", "misconf", "busy", "auth", "tls" or
+ * "refused". */
 enum err store_ping(struct store *store, const char **trouble);
 
 /* How Redis may lose sessions although it stores them, as far as it says. */

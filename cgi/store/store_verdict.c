@@ -14,6 +14,10 @@ enum verdict { RENEWED, REFUSED, VERDICT__MAX };
 
 #define KEYS_MAX ((size_t)VERDICT__MAX * BUCKETS)
 
+/* Both or neither: a bucket without an end would stay. KEYS: bucket. ARGV: session's name. */
+static const char note_script[] = "redis.call('PFADD', KEYS[1], ARGV[1]) "
+                                  "redis.call('EXPIRE', KEYS[1], " BUCKET_LIFE_S ")";
+
 /* All in one Cluster slot, so that they can be counted together. */
 static void verdict_key(const struct store *store, enum verdict verdict, int64_t bucket,
                         struct buf *out)
@@ -29,11 +33,9 @@ void store_note_verdict(struct store *store, const struct secret *secret, bool i
     struct buf key = {0};
     session_name(secret, name);
     verdict_key(store, is_refused ? REFUSED : RENEWED, clock_unix_s() / BUCKET_S, &key);
-    const struct redis_arg add[] = {REDIS_TEXT("PFADD"), REDIS_BUF(&key), REDIS_TEXT(name)};
-    const struct redis_arg expire[] = {REDIS_TEXT("EXPIRE"), REDIS_BUF(&key),
-                                       REDIS_TEXT(BUCKET_LIFE_S)};
-    redis_send(store->redis, add, 3);
-    redis_send(store->redis, expire, 3);
+    const struct redis_arg args[] = {REDIS_TEXT("EVAL"), REDIS_TEXT(note_script), REDIS_TEXT("1"),
+                                     REDIS_BUF(&key), REDIS_TEXT(name)};
+    redis_send(store->redis, args, 5);
     buf_clear(&key);
 }
 

@@ -1,15 +1,10 @@
 /* What the tests against a Redis share: a Redis of their own on a unix socket in a directory of
- * its own, and a way to run a test's body in a fiber. cmocka's assertions jump off the stack, which
- * a fiber must not, so a body uses CHECK, and run_body asserts on the main stack. */
+ * its own. */
 #ifndef TESTS_REDIS_SERVER_H
 #define TESTS_REDIS_SERVER_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "fiber_body.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -22,23 +17,10 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <uv.h>
-
-#include "base/clock.h"
-#include "base/fiber.h"
 
 static char server_dir[64];
 static char server_socket[96];
 static pid_t server_pid;
-static int failed_checks;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            print_error("%s:%d: %s\n", __FILE__, __LINE__, #condition);                            \
-            failed_checks++;                                                                       \
-        }                                                                                          \
-    } while (0)
 
 static bool server_answers(void)
 {
@@ -89,18 +71,6 @@ static void server_remove_dir(void)
 {
     unlink(server_socket);
     rmdir(server_dir);
-}
-
-/* Run body in a fiber until nothing is under way any more. */
-static void run_body(void (*body)(void *argument), void *argument)
-{
-    alarm(60);
-    failed_checks = 0;
-    fiber_spawn(body, argument);
-    uv_run(uv_default_loop(), UV_RUN_DEFAULT);
-    alarm(0);
-    assert_int_equal(failed_checks, 0);
-    assert_int_equal(fiber_count(), 0);
 }
 
 #endif

@@ -436,6 +436,8 @@ static void test_no_socket_there(void **state)
     (void)state;
     char path[] = "/nonexistent/redis.sock";
     settings.redis.socket_path = path;
+    redis_free(redis);
+    redis = redis_new(uv_default_loop(), &settings);
     log_capture();
     run_body(body_no_file, NULL);
     assert_int_equal(log_count_and_end("redis lost", NULL), 1);

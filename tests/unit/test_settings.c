@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/settings.h"
 #include "process/configure.h"
 
@@ -197,8 +198,30 @@ static const struct {
     {"REDIS_CA_FILE", "/nowhere", "cannot be read"},
     {"REDIS_CERT_FILE", "/proc/self/exe", "holds no certificate"},
     {"REDIS_KEY_FILE", "/proc/self/exe", "holds no private key"},
-    {"REDIS_URL", "redis+sentinel://a:1,b:2/main", "no Sentinel support"},
-    {"REDIS_URL", "redis+cluster://a:1,b:2", "no Cluster support"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2", "no master's name"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2/", "no master's name"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2//0", "no master's name"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2/ma%20in", "no master's name"},
+    {"REDIS_URL", "redis+sentinel://a:1/" TEXT_64 TEXT_64 "x", "no master's name"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2/main/x", "database"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2/main/1/2", "database"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2/main?db=1", "query"},
+    {"REDIS_URL", "redis+sentinel://a:1,,b:2/main", "host number 2"},
+    {"REDIS_URL", "redis+sentinel://a:1,b:2,/main", "host number 3"},
+    {"REDIS_URL", "redis+sentinel:///main", "host number 1"},
+    {"REDIS_URL", "redis+sentinel://u:p@/main", "host number 1"},
+    {"REDIS_URL", "redis+sentinel://user@a:1/main", "no password"},
+    {"REDIS_URL", "redis+sentinel:a:1/main", "names no Redis"},
+    {"REDIS_URL", "redis+cluster://", "host number 1"},
+    {"REDIS_URL", "redis+cluster://a:1,b:99999", "host number 2"},
+    {"REDIS_URL", "redis+cluster://a:1,b:x", "host number 2"},
+    {"REDIS_URL", "redis+cluster://a:1,[::1", "host number 2"},
+    {"REDIS_URL", "redis+cluster://a:1/1", "no databases"},
+    {"REDIS_URL", "redis+cluster://a:1/0/", "no databases"},
+    {"REDIS_URL", "redis+cluster://a:1?x", "query"},
+    {"REDIS_URL", "redis+cluster://a:1#x", "query"},
+    {"REDIS_URL", "redis+cluster://user@a:1", "no password"},
+    {"REDIS_URL", "redis+elsewhere://a:1", "names no Redis"},
     {"REDIS_URL", "http://redis.example", "names no Redis"},
     {"REDIS_URL", "redis.example:6379", "names no Redis"},
     {"REDIS_URL", "redis://user@redis.example", "no password"},
@@ -330,6 +353,52 @@ static void check_redis(const char *value, const struct redis_url *want)
     assert_string_equal(redis->password ? redis->password : "", want->password);
     assert_int_equal(redis->database, want->database);
     settings_clear(&settings);
+}
+
+struct hosts_case {
+    const char *value;
+    enum redis_kind kind;
+    const char *hosts; /* "host port " each */
+    const char *master;
+    int database;
+    const char *user, *password;
+};
+
+static void check_hosts(const struct hosts_case *want)
+{
+    struct settings settings;
+    const struct redis_url *redis = &settings.redis;
+    struct buf hosts = {0};
+    setenv("REDIS_URL", want->value, 1);
+    assert_int_equal(load(&settings), 0);
+    for (size_t i = 0; i < redis->host_count; i++) {
+        buf_addf(&hosts, "%s %d ", redis->hosts[i].host, redis->hosts[i].port);
+    }
+    assert_int_equal(redis->kind, want->kind);
+    assert_string_equal(buf_str(&hosts), want->hosts);
+    assert_string_equal(redis->master ? redis->master : "", want->master);
+    assert_int_equal(redis->database, want->database);
+    assert_string_equal(redis->user ? redis->user : "", want->user);
+    assert_string_equal(redis->password ? redis->password : "", want->password);
+    buf_clear(&hosts);
+    settings_clear(&settings);
+}
+
+static void test_redis_url_of_several_hosts(void **state)
+{
+    (void)state;
+    static const struct hosts_case table[] = {
+        {"redis+sentinel://a.example:1,b.example,[::1]:3/my.main-1_x", REDIS_SENTINEL,
+         "a.example 1 b.example 26379 ::1 3 ", "my.main-1_x", 0, "", ""},
+        {"redis+sentinel://:p%40%2C%2Fs@a:1,b:2/main/7", REDIS_SENTINEL, "a 1 b 2 ", "main", 7, "",
+         "p@,/s"},
+        {"redis+cluster://u:p@A:1,b", REDIS_CLUSTER, "a 1 b 6379 ", "", 0, "u", "p"},
+        {"redis+cluster://127.0.0.1:7000/", REDIS_CLUSTER, "127.0.0.1 7000 ", "", 0, "", ""},
+        {"REDIS+CLUSTER://127.0.0.1:7000/0", REDIS_CLUSTER, "127.0.0.1 7000 ", "", 0, "", ""},
+    };
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        check_hosts(&table[i]);
+    }
 }
 
 static void test_redis_url(void **state)
@@ -518,6 +587,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_secrets_are_not_shown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_redis_url, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_redis_url_with_tls, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_redis_url_of_several_hosts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lists, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_loopback_http_is_not_secure, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_empty_is_not_set, set_up, tear_down),

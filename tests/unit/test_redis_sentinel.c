@@ -1,0 +1,330 @@
+/* A master that Sentinels name, all of them with answers that are written here. tests/redis has
+ * real ones. */
+#include "fake_redis.h"
+
+#include "store/redis.h"
+
+/* For what succeeds, on a busy machine, too; and for what fails. */
+#define TIMEOUT_MS 2000
+#define SHORT_TIMEOUT_MS 200
+/* What a busy machine may add. */
+#define SLACK_MS 500
+
+#define SENTINEL_A (&fakes[0])
+#define SENTINEL_B (&fakes[1])
+#define REDIS_A (&fakes[2])
+#define REDIS_B (&fakes[3])
+
+static struct settings settings;
+static struct redis_host hosts[2];
+static struct redis *redis;
+static struct fake *master;   /* whom the Sentinels name */
+static struct fake *believed; /* whom SENTINEL_A names; NULL: that one */
+
+static const char *answer_well(struct fake *fake, size_t count, char **args)
+{
+    (void)count;
+    if (strcmp(args[0], "SENTINEL") == 0) {
+        const struct fake *named = fake == SENTINEL_A && believed ? believed : master;
+        CHECK(strcmp(args[1], "get-master-addr-by-name") == 0 && strcmp(args[2], "main") == 0);
+        return fake_text("*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", named->port);
+    }
+    if (strcmp(args[0], "ROLE") == 0 && fake == master) {
+        return "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
+    }
+    if (strcmp(args[0], "ROLE") == 0) {
+        return "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:1\r\n$9\r\nconnected\r\n:0\r\n";
+    }
+    if (strcmp(args[0], "INCR") == 0 && fake != master) {
+        return "-READONLY You can't write against a read only replica.\r\n";
+    }
+    return fake_text(":%d\r\n", (int)(fake - fakes));
+}
+
+static enum err ask(const char *name, const char *key, int64_t *out)
+{
+    const struct redis_arg args[] = {REDIS_TEXT(name), REDIS_TEXT(key)};
+    struct redis_value value = {0};
+    enum err err = redis_command(redis, args, 2, &value);
+    *out = value.integer;
+    redis_value_clear(&value);
+    return err;
+}
+
+/* That a command is answered by that Redis. */
+#define CHECK_NODE(node, name)                                                                     \
+    do {                                                                                           \
+        int64_t answer = -1;                                                                       \
+        CHECK(ask((name), "k", &answer) == OK);                                                    \
+        CHECK(answer == (node)-fakes);                                                             \
+    } while (0)
+
+/* That a command fails for that reason, and when. */
+#define CHECK_TROUBLE(want, name)                                                                  \
+    do {                                                                                           \
+        int64_t answer;                                                                            \
+        uint64_t asked_ms = clock_mono_ms();                                                       \
+        settings.store_timeout_ms = SHORT_TIMEOUT_MS;                                              \
+        CHECK(ask((name), "k", &answer) == ERR_STORE);                                             \
+        CHECK(redis_trouble(redis) == (want));                                                     \
+        CHECK(clock_mono_ms() - asked_ms < SHORT_TIMEOUT_MS + SLACK_MS);                           \
+        settings.store_timeout_ms = TIMEOUT_MS;                                                    \
+    } while (0)
+
+static void begin_anew(void)
+{
+    redis_free(redis);
+    redis = redis_new(uv_default_loop(), &settings);
+}
+
+static void (*body_of_test)(void);
+
+static void body(void *argument)
+{
+    (void)argument;
+    static char host[] = "127.0.0.1", name[] = "main";
+    fakes_start(answer_well);
+    hosts[0] = (struct redis_host){host, SENTINEL_A->port};
+    hosts[1] = (struct redis_host){host, SENTINEL_B->port};
+    settings = (struct settings){.store_timeout_ms = TIMEOUT_MS};
+    settings.redis =
+        (struct redis_url){.kind = REDIS_SENTINEL, .hosts = hosts, .host_count = 2, .master = name};
+    master = REDIS_A;
+    believed = NULL;
+    redis = redis_new(uv_default_loop(), &settings);
+    body_of_test();
+    redis_free(redis);
+    fakes_end = true;
+}
+
+#define TEST(name)                                                                                 \
+    static void name##_body(void);                                                                 \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        body_of_test = name##_body;                                                                \
+        run_body(body, NULL);                                                                      \
+    }                                                                                              \
+    static void name##_body(void)
+
+TEST(test_master_is_found_by_its_name)
+{
+    CHECK_NODE(REDIS_A, "GET");
+    CHECK_NODE(REDIS_A, "INCR");
+    CHECK(fake_count(SENTINEL_A, "SENTINEL") == 1 && fake_count(SENTINEL_B, "SENTINEL") == 0);
+    CHECK(strcmp(buf_str(&REDIS_A->seen), "ROLE ;GET k;INCR k;") == 0);
+    CHECK(redis_count_masters(redis) == 1 && redis_is_whole(redis));
+}
+
+TEST(test_sentinel_that_is_gone_or_hangs_is_passed_over_and_the_other_remembered)
+{
+    fake_kill(SENTINEL_A);
+    CHECK_NODE(REDIS_A, "GET");
+    fake_listen(SENTINEL_A);
+    SENTINEL_A->is_deaf = true;
+    begin_anew();
+    CHECK_NODE(REDIS_A, "GET");
+    CHECK(fake_count(SENTINEL_B, "SENTINEL") == 2);
+}
+
+TEST(test_fail_over_is_followed_when_the_old_master_refuses_writes)
+{
+    CHECK_NODE(REDIS_A, "INCR");
+    master = REDIS_B;
+    CHECK_NODE(REDIS_B, "INCR");
+    CHECK(fake_count(REDIS_A, "INCR") == 2);
+    CHECK_NODE(REDIS_B, "GET");
+}
+
+static void promote(uv_timer_t *timer)
+{
+    (void)timer;
+    master = REDIS_B;
+}
+
+static void after(uv_timer_t *timer, uint64_t ms, uv_timer_cb then)
+{
+    uv_timer_init(uv_default_loop(), timer);
+    uv_timer_start(timer, then, ms, 0);
+}
+
+static void over(uv_timer_t *timer)
+{
+    uv_close((uv_handle_t *)timer, NULL);
+    fiber_sleep(1);
+}
+
+TEST(test_command_finds_the_new_master_within_its_time)
+{
+    uv_timer_t timer;
+    CHECK_NODE(REDIS_A, "GET");
+    fake_kill(REDIS_A);
+    fiber_sleep(5);
+    CHECK_TROUBLE(TROUBLE_UNREACHABLE, "GET");
+    after(&timer, 150, promote);
+    CHECK_NODE(REDIS_B, "GET");
+    over(&timer);
+}
+
+TEST(test_master_that_hangs_is_left_for_the_new_one)
+{
+    uv_timer_t timer;
+    CHECK_NODE(REDIS_A, "GET");
+    REDIS_A->is_deaf = true;
+    CHECK_TROUBLE(TROUBLE_SLOW, "GET");
+    after(&timer, 50, promote);
+    CHECK_NODE(REDIS_B, "GET");
+    CHECK(fake_count(REDIS_A, "GET") == 1); /* nothing was sent to it that did not answer */
+    over(&timer);
+}
+
+TEST(test_sentinels_that_disagree_are_asked_in_turn)
+{
+    believed = REDIS_B; /* which says itself that it is none */
+    CHECK_NODE(REDIS_A, "INCR");
+    CHECK(fake_count(REDIS_B, "INCR") == 0);
+}
+
+TEST(test_replica_that_all_name_is_asked_nothing)
+{
+    static struct fake nobody;
+    CHECK_NODE(REDIS_A, "GET");
+    fake_hang_up(REDIS_A);
+    nobody.port = REDIS_A->port;
+    master = &nobody;
+    fiber_sleep(5);
+    CHECK_TROUBLE(TROUBLE_READONLY, "GET");
+    CHECK(fake_count(REDIS_A, "GET") == 1);
+    master = REDIS_A;
+    CHECK_NODE(REDIS_A, "GET");
+}
+
+static const char *unknown_answer(struct fake *fake, size_t count, char **args)
+{
+    return strcmp(args[0], "SENTINEL") == 0 ? "*-1\r\n" : answer_well(fake, count, args);
+}
+
+TEST(test_name_that_nobody_knows)
+{
+    SENTINEL_A->answer = SENTINEL_B->answer = unknown_answer;
+    CHECK_TROUBLE(TROUBLE_NOMASTER, "GET");
+    CHECK(strcmp(redis_trouble_word(redis_trouble(redis)), "nomaster") == 0);
+    SENTINEL_B->answer = answer_well;
+    CHECK_NODE(REDIS_A, "GET");
+}
+
+static const char *garbled_answer(struct fake *fake, size_t count, char **args)
+{
+    static int next;
+    static const char *const replies[] = {"+OK\r\n",
+                                          "*0\r\n",
+                                          "*1\r\n$1\r\na\r\n",
+                                          "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+                                          "*2\r\n$1\r\na\r\n$5\r\n99999\r\n",
+                                          ":1\r\n",
+                                          "HTTP/1.1 400 Bad\r\n",
+                                          "-ERR no\r\n",
+                                          ""};
+    (void)fake;
+    (void)count;
+    (void)args;
+    return replies[next++ % 9];
+}
+
+TEST(test_garbage_is_passed_over)
+{
+    for (int i = 0; i < 9; i++) {
+        SENTINEL_A->answer = garbled_answer;
+        CHECK_NODE(REDIS_A, "GET");
+        begin_anew();
+    }
+    SENTINEL_B->answer = garbled_answer;
+    uint64_t begin_ms = clock_mono_ms();
+    int64_t answer;
+    settings.store_timeout_ms = SHORT_TIMEOUT_MS;
+    CHECK(ask("GET", "k", &answer) == ERR_STORE);
+    CHECK(clock_mono_ms() - begin_ms < SHORT_TIMEOUT_MS + SLACK_MS);
+}
+
+TEST(test_no_sentinel_there)
+{
+    fake_kill(SENTINEL_A);
+    fake_kill(SENTINEL_B);
+    CHECK_TROUBLE(TROUBLE_UNREACHABLE, "GET");
+    CHECK_TROUBLE(TROUBLE_UNREACHABLE, "GET");
+    fake_listen(SENTINEL_B);
+    CHECK_NODE(REDIS_A, "GET");
+    /* As long as the master is there, they are not needed. */
+    fake_kill(SENTINEL_B);
+    CHECK_NODE(REDIS_A, "GET");
+}
+
+static bool is_known(const struct fake *fake)
+{
+    return fake_count(fake, "AUTH user;") > 0;
+}
+
+static const char *guarded_answer(struct fake *fake, size_t count, char **args)
+{
+    if (strcmp(args[0], "AUTH") == 0) {
+        CHECK(count == 3 && strcmp(args[2], "sesame") == 0);
+        return "+OK\r\n";
+    }
+    if (!is_known(fake)) {
+        return "-NOAUTH Authentication required.\r\n";
+    }
+    return answer_well(fake, count, args);
+}
+
+TEST(test_password_is_given_to_sentinels_that_ask_for_one)
+{
+    static char user[] = "user", password[] = "sesame";
+    settings.redis.user = user;
+    settings.redis.password = password;
+    settings.redis.database = 3;
+    begin_anew();
+    REDIS_A->answer = guarded_answer;
+    CHECK_NODE(REDIS_A, "GET");
+    CHECK(strcmp(buf_str(&REDIS_A->seen), "AUTH user;SELECT 3;ROLE ;GET k;") == 0);
+    CHECK(strcmp(buf_str(&SENTINEL_A->seen), "SENTINEL get-master-addr-by-name;") == 0);
+    SENTINEL_A->answer = SENTINEL_B->answer = guarded_answer;
+    begin_anew();
+    CHECK_NODE(REDIS_A, "GET");
+    CHECK(fake_count(SENTINEL_A, "AUTH user;SENTINEL get-master-addr-by-name;") == 1);
+    CHECK(fake_count(SENTINEL_A, "SELECT") == 0);
+}
+
+static const char *mute_answer(struct fake *fake, size_t count, char **args)
+{
+    return strcmp(args[0], "ROLE") == 0 ? NULL : answer_well(fake, count, args);
+}
+
+TEST(test_nothing_is_sent_before_the_role_is_known)
+{
+    REDIS_A->answer = mute_answer;
+    CHECK_TROUBLE(TROUBLE_SLOW, "INCR");
+    CHECK(fake_count(REDIS_A, "INCR") == 0);
+    REDIS_A->answer = answer_well;
+    CHECK_NODE(REDIS_A, "INCR");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_master_is_found_by_its_name),
+        cmocka_unit_test(
+            test_sentinel_that_is_gone_or_hangs_is_passed_over_and_the_other_remembered),
+        cmocka_unit_test(test_fail_over_is_followed_when_the_old_master_refuses_writes),
+        cmocka_unit_test(test_command_finds_the_new_master_within_its_time),
+        cmocka_unit_test(test_master_that_hangs_is_left_for_the_new_one),
+        cmocka_unit_test(test_sentinels_that_disagree_are_asked_in_turn),
+        cmocka_unit_test(test_replica_that_all_name_is_asked_nothing),
+        cmocka_unit_test(test_name_that_nobody_knows),
+        cmocka_unit_test(test_garbage_is_passed_over),
+        cmocka_unit_test(test_no_sentinel_there),
+        cmocka_unit_test(test_password_is_given_to_sentinels_that_ask_for_one),
+        cmocka_unit_test(test_nothing_is_sent_before_the_role_is_known),
+    };
+    fiber_init(uv_default_loop());
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

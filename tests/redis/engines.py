@@ -268,6 +268,7 @@ class Cluster(Engine):
         self.cli("--cluster", "create", *(f"{HOST}:{server.port}" for server in self.servers),
                  "--cluster-replicas", "1", "--cluster-yes")
         wait_until(self.is_whole, 30, "the Cluster stands", 0.1)
+        self._by_id = {server.client().execute_command("CLUSTER", "MYID").decode(): server for server in self.servers}
         self.started = True
         return self
 
@@ -279,11 +280,11 @@ class Cluster(Engine):
     def cli(self, *words, timeout_s=120):
         program = [find_program(f"{self.engine}-cli"), *(self.tls.cli_options() if self.tls else [])]
         done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=timeout_s)
-        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        assert done.returncode == 0, f"{' '.join(words[:2])}: {done.stdout[-300:]}{done.stderr[-300:]}"
         return done.stdout
 
     def nodes(self, seen_by=None):
-        """As a living node sees them: dicts with id, port, flags, master, slots (their number)."""
+        """As a living node sees them: dicts with id, flags, slots (their number)."""
         source = seen_by or next(server for server in self.servers if server.alive)
         return [parse_node(line) for line in source.client().execute_command("CLUSTER", "NODES").decode().splitlines()]
 
@@ -298,7 +299,7 @@ class Cluster(Engine):
         return False
 
     def server_of(self, node):
-        return next(server for server in self.servers if server.port == node["port"])
+        return self._by_id[node["id"]]
 
     def masters(self):
         return [self.server_of(node).client() for node in masters_of(self.nodes())]
@@ -308,7 +309,11 @@ class Cluster(Engine):
         return redis_client.RedisCluster(host=HOST, port=next(s for s in self.servers if s.alive).port, **options)
 
     def move_slots(self, source, target, count):
-        """count slots, with all that is in them, from one master to another."""
+        """count slots, with all that is in them, from one master to another, once all agree on who has what."""
+        def agree():
+            views = [sorted((node["id"], node["slots"]) for node in self.nodes(server)) for server in self.servers]
+            return views.count(views[0]) == len(views)
+        wait_until(agree, 30, "the nodes agree", 0.1)
         self.cli("--cluster", "reshard", f"{HOST}:{self.servers[0].port}", "--cluster-from", source["id"],
                  "--cluster-to", target["id"], "--cluster-slots", str(count), "--cluster-yes")
 
@@ -316,7 +321,7 @@ class Cluster(Engine):
         """Until a replica has taken over the slots of the node that is gone."""
         def taken_over():
             with contextlib.suppress(redis_client.RedisError):
-                nodes = [node for node in self.nodes() if node["port"] != before["port"]]
+                nodes = [node for node in self.nodes() if node["id"] != before["id"]]
                 return sum(node["slots"] for node in masters_of(nodes)) == SLOTS
         wait_until(taken_over, 60, "a replica in the place of its master", 0.05)
 
@@ -336,6 +341,6 @@ def masters_of(nodes):
 
 
 def parse_node(line):
-    ident, address, flags, master, _, _, _, _, *slots = line.split()
-    return {"id": ident, "port": int(re.search(r":(\d+)", address)[1]), "flags": flags.split(","), "master": master,
+    ident, _, flags, _, _, _, _, _, *slots = line.split()
+    return {"id": ident, "flags": flags.split(","),
             "slots": sum(count_slots(slot) for slot in slots if not slot.startswith("["))}

@@ -35,6 +35,7 @@ CLIENTS = 96
 STORM = 200
 KEEP = 1_000_000
 BEFORE_S, AFTER_S = 3, 3
+SLOTS_MOVED, MOVING_S = 200, 5  # from each master, again and again for so long
 STORE_TIMEOUT_MS = 500
 # What somebody may wait beyond the fail-over itself: a command's time, and a pause between attempts.
 SLACK_S = 2 * STORE_TIMEOUT_MS / 1000
@@ -106,7 +107,7 @@ class Trial:
                 self.sessions.append(await loads.log_in(path, self.spotify.url, f"user-{self.users}"))
 
     async def _under_load(self, fault):
-        load = loads.Load(self.stack.url, self.sessions, CLIENTS, self.random, pause_s=0.8 * CLIENTS / RATE)
+        load = loads.Load(self.stack.url, self.sessions, CLIENTS, self.random, pause_s=0.7 * CLIENTS / RATE)
         logins = asyncio.ensure_future(self._keep_logging_in(0.1))
         begun = time.monotonic()
         await asyncio.sleep(BEFORE_S)
@@ -234,10 +235,15 @@ def cluster(name, directory, **how):
         trial.common()
 
         def reshard():
-            masters = masters_of(engine.nodes())
-            for source, target in zip(masters, masters[1:] + masters[:1]):
-                engine.move_slots(source, target, 700)
-        trial.under_load("2,100 slots moved to other masters", reshard)
+            begun, moved = time.monotonic(), 0
+            while time.monotonic() - begun < MOVING_S:
+                masters = masters_of(engine.nodes())
+                for source, target in zip(masters, masters[1:] + masters[:1]):
+                    engine.move_slots(source, target, SLOTS_MOVED)
+                    moved += SLOTS_MOVED
+            return moved
+        moved = trial.under_load("slots moved on to the next master", reshard)
+        trial.report("slots moved on to the next master: how many", f"{moved:,}")
 
         def kill_a_master():
             node = masters_of(engine.nodes())[0]
@@ -279,7 +285,7 @@ def run(part):
             how = {**how, "tls": papers(directory)}
         trial(part, directory, **how)
     except Exception as error:
-        report(f"({part})", "broke off", f"{type(error).__name__}: {error}", good=False)
+        report(f"({part})", "broke off", f"{type(error).__name__}: {' '.join(str(error).split())}", good=False)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -14,6 +14,14 @@
 #define HOPS_MAX 3
 #define AGAIN_MS 5
 #define AGAIN_DOUBLINGS_MAX 3
+/* What changes is looked for so often, while there are commands. A master that Sentinels have
+ * replaced takes writes for seconds more, and loses them; a Cluster's does not. */
+#define WATCH_SENTINEL_MS 500
+#define WATCH_CLUSTER_MS 10000
+/* When nodes say that something has changed. */
+#define REFRESH_MS 1000
+/* Another master has this part of a command's time to say that it is one. */
+#define CONFIRM_PART 4
 
 /* A fiber at the gate. */
 struct waiter {
@@ -60,11 +68,47 @@ static void wait_at_gate(struct redis_fleet *fleet, uint64_t until_ms)
     }
 }
 
-/* The search's answer. */
+static bool is_sentinel(const struct redis_fleet *fleet)
+{
+    return fleet->settings->redis.kind == REDIS_SENTINEL;
+}
+
+/* Whether who is named as another master says so itself. Waits for that. */
+static bool is_confirmed(struct redis_fleet *fleet, const struct redis_place *place)
+{
+    int at = redis_masters_find(&fleet->masters, place);
+    uint64_t until_ms =
+        uv_now(fleet->loop) + (uint64_t)fleet->settings->store_timeout_ms / CONFIRM_PART;
+    if (at < 0) {
+        return false;
+    }
+    fleet->masters.nodes[at]->asked_ms = uv_now(fleet->loop);
+    while (!fleet->is_closed && uv_now(fleet->loop) < until_ms) {
+        struct redis_link *link = redis_masters_link_at(&fleet->masters, at);
+        if (!link || redis_link_is_ready(link)) {
+            return link != NULL;
+        }
+        uint64_t again_ms = redis_link_begin(link);
+        wait_at_gate(fleet, again_ms && again_ms < until_ms ? again_ms : until_ms);
+    }
+    return false;
+}
+
+/* The search's answer. A master that serves is not left because of one Sentinel's word. */
 static bool take_map(void *self, const struct redis_map *map)
 {
     struct redis_fleet *fleet = self;
+    const struct redis_link *link = redis_masters_link(&fleet->masters, -1);
+    if (is_sentinel(fleet) && link && redis_link_is_ready(link) &&
+        !is_confirmed(fleet, &map->items[0].owner)) {
+        return false;
+    }
     return redis_masters_take(&fleet->masters, map);
+}
+
+static void watch(struct redis_fleet *fleet)
+{
+    redis_search_refresh(fleet->search, is_sentinel(fleet) ? WATCH_SENTINEL_MS : WATCH_CLUSTER_MS);
 }
 
 /* A node's "MOVED slot host:port", "ASK slot host:port", or that it cannot serve a slot now. */
@@ -76,7 +120,7 @@ static void take_redirection(void *self, struct redis_call *call, const char *ho
     int slot;
     enum redis_trouble trouble = redis_trouble_of(error);
     if (trouble == TROUBLE_CLUSTERDOWN || trouble == TROUBLE_MOVED) {
-        redis_search_refresh(fleet->search);
+        redis_search_refresh(fleet->search, REFRESH_MS);
     }
     if ((trouble != TROUBLE_MOVED && trouble != TROUBLE_ASK) ||
         redis_redirect_parse(error, host, &slot, &place)) {
@@ -236,6 +280,7 @@ void redis_fleet_run(struct redis_fleet *fleet, struct redis_call *calls, size_t
 {
     struct redis_wait *wait = calls[0].wait;
     find_slots(calls, count);
+    watch(fleet);
     for (unsigned round = 0;; round++) {
         if (!send_open(fleet, calls, count)) {
             break;

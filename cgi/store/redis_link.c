@@ -180,6 +180,11 @@ bool redis_link_is_ready(const struct redis_link *link)
     return link->is_ready;
 }
 
+bool redis_link_is_idle(const struct redis_link *link)
+{
+    return link->head == NULL;
+}
+
 bool redis_link_send(struct redis_link *link, struct redis_call *call)
 {
     call->trouble = TROUBLE_NONE;

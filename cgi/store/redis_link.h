@@ -78,6 +78,9 @@ bool redis_link_is_looked_up(const struct redis_link *link);
 /* Whether commands can be sent over a checked link. */
 bool redis_link_is_ready(const struct redis_link *link);
 
+/* Whether nothing is in flight. */
+bool redis_link_is_idle(const struct redis_link *link);
+
 /* Wait until the next attempt to connect may be made, when there is no connection. */
 void redis_link_await(struct redis_link *link);
 

@@ -61,14 +61,15 @@ static void set_owner(struct redis_masters *masters, int slot, int at)
     }
 }
 
-/* Nodes that have left, or are replicas by now. What is in flight there may or may not be done. */
+/* Nodes that have left, or are replicas by now; another time while something is in flight there. */
 static void forget_nodes(struct redis_masters *masters)
 {
     uint64_t now_ms = uv_now(masters->loop);
     for (int i = 0; i < REDIS_NODES_MAX; i++) {
         const struct redis_node *node = masters->nodes[i];
         bool is_asked = node && node->asked_ms && now_ms - node->asked_ms < ASKED_MS;
-        if (node && node->slots == 0 && !is_asked) {
+        bool is_idle = node && (!node->link || redis_link_is_idle(node->link));
+        if (node && node->slots == 0 && !is_asked && is_idle) {
             remove_node(masters, i);
         }
     }

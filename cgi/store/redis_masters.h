@@ -35,8 +35,7 @@ struct redis_masters {
 /* All zero but for the first four at the start. */
 void redis_masters_clear(struct redis_masters *masters);
 
-/* Learn all there are; the others are forgotten, with what is in flight there. True when it says
- * something new, which is logged. */
+/* Learn all there are, and forget the others. True when it says something new, which is logged. */
 bool redis_masters_take(struct redis_masters *masters, const struct redis_map *map);
 
 /* The index of the node there, which may be a new one; -1: there are too many. */

@@ -1,6 +1,6 @@
-/* The search. Each question has a connection of its own, which is closed after it: they are rare,
- * and Sentinels have all workers of all machines to answer. What is made of the answers is
- * redis_fleet.c's business. */
+/* The search. The connection to the Sentinel that answered is kept, since it is asked often; a node
+ * of a Cluster is asked over one of its own, which is closed afterwards. What is made of the
+ * answers is redis_fleet.c's business. */
 #include "store/redis_search.h"
 
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 
 /* What one answer may take of a command's time, and the longest pause between searches. */
 #define ANSWER_PART 4
-#define REFRESH_MS 1000
+/* A pause is over for so long that what it was for is, too. */
+#define FORGET_MS 1000
 /* Nodes of a Cluster that are remembered to be asked, beside those of REDIS_URL. */
 #define LEARNT_MAX 64
 /* How often is looked whether a host name has an address by now. */
@@ -94,7 +95,7 @@ static enum redis_trouble ask(const struct redis_search *search, struct source *
         }
     }
     fiber_park();
-    if (!search->is_closed && !call.trouble) {
+    if (!search->is_closed && !call.trouble && !is_sentinel(search)) {
         redis_link_close(source->link);
     }
     return call.trouble;
@@ -195,6 +196,15 @@ static void learn(struct redis_search *search, const struct redis_map *map)
     }
 }
 
+static void hang_up_others(struct redis_search *search)
+{
+    for (size_t i = 0; i < search->count; i++) {
+        if (i != search->front && search->sources[i].link) {
+            redis_link_close(search->sources[i].link);
+        }
+    }
+}
+
 /* True when it was said something new. */
 static bool take_map(struct redis_search *search, size_t source, const struct redis_map *map)
 {
@@ -204,6 +214,7 @@ static bool take_map(struct redis_search *search, size_t source, const struct re
     }
     size_t at = find_source(search, &answered);
     search->front = at < search->count ? at : 0;
+    hang_up_others(search);
     return search->owner.found(search->owner.self, map);
 }
 
@@ -223,7 +234,7 @@ static void note_failure(const struct redis_search *search, const struct source 
 /* Ask one after the other until one answers. True when it said something new. */
 static bool ask_all(struct redis_search *search)
 {
-    size_t first = search->front + (search->is_urgent ? 1 : 0);
+    size_t first = search->front + (search->is_urgent && search->ended_ms ? 1 : 0);
     for (size_t i = 0; i < search->count; i++) {
         size_t at = (first + i) % search->count;
         struct source *source = &search->sources[at];
@@ -255,7 +266,9 @@ static void run_search(void *argument)
         return;
     }
     uint64_t now_ms = uv_now(search->loop);
-    redis_pause_note_loss(&search->pause, now_ms, is_new ? REFRESH_MS : 0, answer_ms(search));
+    if (search->is_urgent) {
+        redis_pause_note_loss(&search->pause, now_ms, is_new ? FORGET_MS : 0, answer_ms(search));
+    }
     search->ended_ms = now_ms;
     search->is_running = false;
     search->owner.ended(search->owner.self);
@@ -264,7 +277,7 @@ static void run_search(void *argument)
 static void begin(struct redis_search *search, bool is_urgent)
 {
     search->is_running = true;
-    search->is_urgent = is_urgent && search->ended_ms > 0;
+    search->is_urgent = is_urgent;
     fiber_spawn(run_search, search);
 }
 
@@ -274,7 +287,7 @@ uint64_t redis_search_begin(struct redis_search *search)
     if (search->is_running) {
         return 0;
     }
-    if (now_ms >= search->pause.until_ms + REFRESH_MS) {
+    if (now_ms >= search->pause.until_ms + FORGET_MS) {
         search->pause = (struct redis_pause){0}; /* what it was for is long over */
     }
     if (now_ms < search->pause.until_ms) {
@@ -284,9 +297,9 @@ uint64_t redis_search_begin(struct redis_search *search)
     return 0;
 }
 
-void redis_search_refresh(struct redis_search *search)
+void redis_search_refresh(struct redis_search *search, uint64_t gap_ms)
 {
-    if (!search->is_running && uv_now(search->loop) >= search->ended_ms + REFRESH_MS) {
+    if (!search->is_running && uv_now(search->loop) >= search->ended_ms + gap_ms) {
         begin(search, false);
     }
 }

@@ -34,8 +34,10 @@ void redis_search_free(struct redis_search *search);
  * are pauses between searches that find nothing new. */
 uint64_t redis_search_begin(struct redis_search *search);
 
-/* The same for what is likely to have changed while nobody waits for it: not within a second. */
-void redis_search_refresh(struct redis_search *search);
+/* The same for what may have changed while nobody waits for it, if the last search ended gap_ms
+ * ago.
+ */
+void redis_search_refresh(struct redis_search *search, uint64_t gap_ms);
 
 /* Why the last search found nothing; TROUBLE_NONE when it did, or there was none yet. */
 enum redis_trouble redis_search_trouble(const struct redis_search *search);

@@ -178,6 +178,46 @@ TEST(test_master_that_hangs_is_left_for_the_new_one)
     over(&timer);
 }
 
+static const char *stubborn_answer(struct fake *fake, size_t count, char **args)
+{
+    return strcmp(args[0], "ROLE") == 0 ? "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+           : fake == REDIS_A            ? ":2\r\n"
+                                        : answer_well(fake, count, args);
+}
+
+/* Which answers commands, asked for until it is that one, or for two seconds. */
+static struct fake *wait_for(const struct fake *want)
+{
+    int64_t answer = -1;
+    for (int i = 0; i < 100 && answer != want - fakes; i++) {
+        CHECK(ask("INCR", "k", &answer) == OK);
+        fiber_sleep(20);
+    }
+    return &fakes[answer];
+}
+
+TEST(test_old_master_that_goes_on_serving_is_left)
+{
+    REDIS_A->answer = stubborn_answer;
+    CHECK_NODE(REDIS_A, "INCR");
+    master = REDIS_B;
+    CHECK(wait_for(REDIS_B) == REDIS_B);
+}
+
+TEST(test_master_that_serves_is_not_left_for_one_that_says_it_is_none)
+{
+    CHECK_NODE(REDIS_A, "INCR");
+    believed = REDIS_B;
+    int asked = fake_count(SENTINEL_A, "SENTINEL");
+    for (int i = 0; i < 100 && fake_count(SENTINEL_A, "SENTINEL") < asked + 2; i++) {
+        CHECK_NODE(REDIS_A, "INCR");
+        fiber_sleep(20);
+    }
+    CHECK(fake_count(SENTINEL_A, "SENTINEL") >= asked + 2 && fake_count(REDIS_B, "ROLE") > 0);
+    CHECK(fake_count(REDIS_B, "INCR") == 0);
+    CHECK_NODE(REDIS_A, "INCR");
+}
+
 TEST(test_sentinels_that_disagree_are_asked_in_turn)
 {
     believed = REDIS_B; /* which says itself that it is none */
@@ -317,6 +357,8 @@ int main(void)
         cmocka_unit_test(test_fail_over_is_followed_when_the_old_master_refuses_writes),
         cmocka_unit_test(test_command_finds_the_new_master_within_its_time),
         cmocka_unit_test(test_master_that_hangs_is_left_for_the_new_one),
+        cmocka_unit_test(test_old_master_that_goes_on_serving_is_left),
+        cmocka_unit_test(test_master_that_serves_is_not_left_for_one_that_says_it_is_none),
         cmocka_unit_test(test_sentinels_that_disagree_are_asked_in_turn),
         cmocka_unit_test(test_replica_that_all_name_is_asked_nothing),
         cmocka_unit_test(test_name_that_nobody_knows),

@@ -25,6 +25,7 @@ DOWN_AFTER_MS = 1000
 NODE_TIMEOUT_MS = 2000
 MASTERS, REPLICAS = 3, 3
 SLOTS = 16384
+ASKED_OF_SENTINELS = "sentinel|get-master-addr-by-name"  # as the README says
 
 
 def rules_of_the_readme():
@@ -198,7 +199,8 @@ class Sentinels(Engine):
                 config.write(f"replicaof {HOST} {master}\n")
         watch = [f"sentinel monitor {MASTER_NAME} {HOST} {master} 2",
                  f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
-                 f"sentinel failover-timeout {MASTER_NAME} 5000", self.user_line(SENTINEL_RULES)]
+                 f"sentinel failover-timeout {MASTER_NAME} 5000", self.user_line("-@all +" + ASKED_OF_SENTINELS),
+                 f"user default on nopass ~* &* +@all -{ASKED_OF_SENTINELS}"]
         self.sentinels = [Server(self.directory / f"sentinel-{number}", watch, engine, tls, ["--sentinel"])
                           for number in range(3)]
         self.servers = [*self.data, *self.sentinels]
@@ -324,10 +326,6 @@ class Cluster(Engine):
                 nodes = [node for node in self.nodes() if node["id"] != before["id"]]
                 return sum(node["slots"] for node in masters_of(nodes)) == SLOTS
         wait_until(taken_over, 60, "a replica in the place of its master", 0.05)
-
-
-# What the service asks Sentinels.
-SENTINEL_RULES = "-@all +sentinel|get-master-addr-by-name +sentinel|master +role +ping"
 
 
 def count_slots(text):

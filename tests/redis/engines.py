@@ -1,6 +1,7 @@
-"""What a REDIS_URL may lead to, as real processes on loopback ports: one Redis or Valkey, a master with replicas and the
-Sentinels that watch it, a Cluster; each with or without TLS. They take the place of stack.Redis: alive, start(), stop(),
-url, client(). The service is a user of its own there, who may do what the README says that it needs, and no more."""
+"""What a REDIS_URL may lead to, as real processes on loopback ports: one Redis or Valkey, a master with replicas and
+the Sentinels that watch it, a Cluster; each with or without TLS. They take the place of stack.Redis: alive, start(),
+stop(), url, client(). The service is a user of its own there, who may do what the README says that it needs, and no
+more."""
 
 import contextlib
 import pathlib

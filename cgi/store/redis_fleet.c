@@ -58,6 +58,7 @@ static void wait_at_gate(struct redis_fleet *fleet, uint64_t until_ms)
     if (waiter.next) {
         waiter.next->before = &waiter.next;
     }
+    /* cppcheck-suppress autoVariables */
     fleet->gate = &waiter;
     fiber_park_for(until_ms > now_ms ? until_ms - now_ms : 1);
     if (waiter.before) {

@@ -6,7 +6,14 @@
 
 #include "base/buf.h"
 
+/* Who does not know the word cannot read the line with it. */
+#ifdef __has_include
 #if __has_include(<hiredis/hiredis_ssl.h>) && __has_include(<openssl/ssl.h>)
+#define IS_THERE true
+#endif
+#endif
+
+#ifdef IS_THERE
 
 #include <hiredis/hiredis_ssl.h>
 #include <openssl/err.h>
@@ -14,8 +21,6 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 #include <uv.h>
-
-#define IS_THERE true
 
 struct redis_tls {
     SSL_CTX *context; /* NULL: the files are of no use */

@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 import urllib.parse
 
 import redis as redis_client
@@ -287,7 +288,7 @@ class Cluster(Engine):
         return done.stdout
 
     def nodes(self, seen_by=None):
-        """As a living node sees them: dicts with id, flags, slots (their number)."""
+        """As a living node sees them: dicts with id, flags, slots."""
         source = seen_by or next(server for server in self.servers if server.alive)
         return [parse_node(line) for line in source.client().execute_command("CLUSTER", "NODES").decode().splitlines()]
 
@@ -314,24 +315,51 @@ class Cluster(Engine):
     def move_slots(self, source, target, count):
         """count slots, with all that is in them, from one master to another, once all agree on who has what."""
         def agree():
-            views = [sorted((node["id"], node["slots"]) for node in self.nodes(server)) for server in self.servers]
+            views = [{node["id"]: node["slots"] for node in self.nodes(server)} for server in self.servers]
             return views.count(views[0]) == len(views)
         wait_until(agree, 30, "the nodes agree", 0.1)
         self.cli("--cluster", "reshard", f"{HOST}:{self.servers[0].port}", "--cluster-from", source["id"],
                  "--cluster-to", target["id"], "--cluster-slots", str(count), "--cluster-yes")
+
+    def move_slowly(self, source, target, slots, seconds):
+        """Slots that stay open between two masters for so long, while their keys go over one by one: what is asked for
+        there is sent on by ASK, and scripts whose keys are on both sides have to wait."""
+        here, there = self.server_of(source), self.server_of(target)
+        for slot in slots:
+            there.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source["id"])
+            here.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target["id"])
+        for slot in slots:
+            time.sleep(seconds / len(slots))
+            self._move_keys(here, there, slot, 1)
+        for slot in slots:
+            self._move_keys(here, there, slot, 1000)
+            for server in (there, here, *self.servers):
+                if server.role() == "master":
+                    server.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", target["id"])
+
+    @staticmethod
+    def _move_keys(here, there, slot, count):
+        for key in here.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, count):
+            here.client().execute_command("MIGRATE", HOST, there.port, key, 0, 5000)
+
+    def errors(self, *words):
+        """How often all nodes have said each of these so far."""
+        said = [server.client().execute_command("INFO", "errorstats") for server in self.servers if server.alive]
+        said = " ".join(text if isinstance(text, str) else str(text) for text in said)
+        return {word: sum(map(int, re.findall(rf"errorstat_{word}\W+count\W+(\d+)", said))) for word in words}
 
     def wait_for_another(self, before):
         """Until a replica has taken over the slots of the node that is gone."""
         def taken_over():
             with contextlib.suppress(redis_client.RedisError):
                 nodes = [node for node in self.nodes() if node["id"] != before["id"]]
-                return sum(node["slots"] for node in masters_of(nodes)) == SLOTS
+                return sum(len(node["slots"]) for node in masters_of(nodes)) == SLOTS
         wait_until(taken_over, 60, "a replica in the place of its master", 0.05)
 
 
-def count_slots(text):
+def slots_of(text):
     first, _, last = text.partition("-")
-    return int(last or first) - int(first) + 1
+    return range(int(first), int(last or first) + 1)
 
 
 def masters_of(nodes):
@@ -342,4 +370,4 @@ def masters_of(nodes):
 def parse_node(line):
     ident, _, flags, _, _, _, _, _, *slots = line.split()
     return {"id": ident, "flags": flags.split(","),
-            "slots": sum(count_slots(slot) for slot in slots if not slot.startswith("["))}
+            "slots": {slot for text in slots if not text.startswith("[") for slot in slots_of(text)}}

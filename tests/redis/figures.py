@@ -18,13 +18,15 @@ import sys
 import tempfile
 import time
 
+from redis.crc import key_slot
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "flow"), str(HERE.parent / "faults")]
 
 import load as loads  # noqa: E402
 import trixie  # noqa: E402
 from browser import Browser  # noqa: E402
-from engines import USER, Cluster, One, Sentinels, Tls, masters_of, server_program  # noqa: E402
+from engines import PREFIX, USER, Cluster, One, Sentinels, Tls, masters_of, server_program  # noqa: E402
 from spotify import certificates  # noqa: E402
 from stack import TREE, Service, Stack, StartError, start_spotify, wait_until  # noqa: E402
 
@@ -36,7 +38,10 @@ STORM = 200
 KEEP = 1_000_000
 BEFORE_S, AFTER_S = 3, 3
 SLOTS_MOVED, MOVING_S = 200, 5  # from each master, again and again for so long
+SLOTS_OPEN = 300
 STORE_TIMEOUT_MS = 500
+# Of two commands that a request makes one after the other, for keys of two masters; a busy machine adds some.
+WAIT_MS = 2 * STORE_TIMEOUT_MS + 200
 # What somebody may wait beyond the fail-over itself: a command's time, and a pause between attempts.
 SLACK_S = 2 * STORE_TIMEOUT_MS / 1000
 PACKAGES = ("make",)
@@ -153,9 +158,9 @@ class Trial:
             last = max(answer.begun + answer.seconds for answer in bad) - struck
             self.report(f"{what}: failures, from and to", f"{first:.2f}, {last:.2f} s",
                         f"wanted: within {-SLACK_S:.0f} and {took + SLACK_S:.2f} s", last <= took + SLACK_S)
-        self.report(f"{what}: slowest answer", f"{max(answer.seconds for answer in answers) * 1000:.0f} ms",
-                    f"wanted: {2 * STORE_TIMEOUT_MS} ms",
-                    max(answer.seconds for answer in answers) <= 2 * STORE_TIMEOUT_MS / 1000)
+        slowest = max(answers, key=lambda answer: answer.seconds)
+        self.report(f"{what}: slowest answer", f"{slowest.seconds * 1000:.0f} ms",
+                    f"wanted: {WAIT_MS} ms ({slowest.status} of {slowest.route})", slowest.seconds <= WAIT_MS / 1000)
         return result
 
     def count_losses(self, what):
@@ -260,6 +265,17 @@ def cluster(name, directory, **how):
             return moved
         moved = trial.under_load("slots moved on to the next master", reshard)
         trial.report("slots moved on to the next master: how many", f"{moved:,}")
+
+        def half_move():
+            source, target = masters_of(engine.nodes())[:2]
+            slots = {key_slot(f"{PREFIX}session:{{{session.name}}}".encode()) for session in trial.sessions}
+            engine.move_slowly(source, target, sorted(slots & source["slots"])[:SLOTS_OPEN], MOVING_S)
+        words = ("ASK", "TRYAGAIN", "MOVED")
+        before = engine.errors(*words)
+        trial.under_load("slots open between two masters", half_move)
+        said = {word: count - before[word] for word, count in engine.errors(*words).items()}
+        trial.report("slots open between two masters: answers that sent somebody elsewhere", sum(said.values()),
+                     ", ".join(f"{count:,} {word}" for word, count in said.items()), said["ASK"] > 0)
 
         def kill_a_master():
             node = masters_of(engine.nodes())[0]

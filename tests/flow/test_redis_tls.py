@@ -12,7 +12,7 @@ import pytest
 
 from browser import Browser
 from sessions import assert_unavailable, log_in, log_events
-from stack import TREE, Stack
+from stack import TREE
 from test_settings import environment
 from test_settings import run as run_program
 
@@ -59,23 +59,15 @@ def tls(papers):
 
 
 @pytest.fixture
-def over_tls(tmp_path, tls):
-    """over_tls(pair=…, settings=…, host=…): a stack on a Redis with TLS, its service not waited for where it cannot be."""
-    stacks = []
-
+def over_tls(make_stack, tmp_path, tls):
+    """over_tls(pair=…, host=…, SETTING=…): a stack on a Redis with TLS, not waited for where it cannot get ready."""
     def make(pair=None, host="localhost", ready=False, **settings):
         tls.pair = pair or tls.pair
-        redis = One(tmp_path / f"r{len(stacks)}", tls=tls).start()
+        redis = One(tmp_path / "redis", tls=tls)
         url = redis.url.replace("@localhost:", f"@{host}:")
-        stack = Stack(redis=redis, services=1, workers=1, start_ready=ready,
-                      settings={**redis.settings(), "REDIS_URL": url, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **settings})
-        stacks.append(stack.start())
-        return stack
-    yield make
-    for stack in stacks:
-        stack.stop()
-        stack.redis.stop()
-        stack.remove()
+        return make_stack(redis=redis, services=1, workers=1, start_ready=ready, settings={
+            **redis.settings(), "REDIS_URL": url, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **settings})
+    return make
 
 
 def losses(stack):
@@ -159,7 +151,6 @@ def test_a_mended_certificate_is_good_at_the_next_request(over_tls, papers, tls)
     server = stack.redis.server
 
     def present(name):
-        server.stop = lambda *_: None  # its port stays ours
         server.kill()
         certificate, key = papers[name]
         lines = [line for line in server.config.read_text().splitlines()
@@ -172,7 +163,6 @@ def test_a_mended_certificate_is_good_at_the_next_request(over_tls, papers, tls)
     assert "TLS: its certificate has expired" in losses(stack)
     present("good")
     assert browser.token().status_code == 200
-    del server.stop
 
 
 # Nobody is held up

@@ -86,7 +86,7 @@ static enum err run_commands(struct redis *redis, const struct redis_arg *args,
     /* The loop's clock is that of its last turn, and this process may have stood still since. */
     uv_update_time(redis->loop);
     wait.deadline_ms = uv_now(redis->loop) + (uint64_t)redis->settings->store_timeout_ms;
-    assert(wait.fiber);
+    assert(wait.fiber && commands > 0);
     for (size_t i = 0; i < commands; i++) {
         calls[i] = (struct redis_call){.args = args,
                                        .count = counts[i],

@@ -17,14 +17,14 @@
 /* What changes is looked for so often, while there are commands. A master that Sentinels have
  * replaced takes writes for seconds more, and loses them; a Cluster's does not. */
 #define WATCH_SENTINEL_MS 250
-    #define WATCH_CLUSTER_MS 10000
+#define WATCH_CLUSTER_MS 10000
 /* When nodes say that something has changed. */
 #define REFRESH_MS 1000
 /* Another master has this part of a command's time to say that it is one. */
 #define CONFIRM_PART 4
 
-    /* A fiber at the gate. */
-    struct waiter {
+/* A fiber at the gate. */
+struct waiter {
     struct fiber *fiber;
     struct waiter *next;
     struct waiter **before; /* what points to it; NULL: it was let through */

@@ -139,6 +139,15 @@ bool redis_is_whole(const struct redis *redis)
     return !redis->fleet || redis_fleet_is_whole(redis->fleet);
 }
 
+enum err redis_confirm(struct redis *redis)
+{
+    if (!redis->fleet || redis_fleet_confirm(redis->fleet)) {
+        return OK;
+    }
+    redis->trouble = TROUBLE_READONLY;
+    return ERR_STORE;
+}
+
 void redis_find_tag(const struct redis *redis, size_t index, struct buf *out)
 {
     int want = redis->fleet ? redis_masters_node(redis_fleet_masters(redis->fleet), index) : -1;

@@ -80,6 +80,10 @@ size_t redis_count_masters(const struct redis *redis);
 /* Whether each key has a master, as far as is known. */
 bool redis_is_whole(const struct redis *redis);
 
+/* OK when the master that has just answered is one still, as far as anybody knows: Sentinels, asked
+ * anew, name no other. ERR_STORE: what it said may be wrong. */
+enum err redis_confirm(struct redis *redis);
+
 /* Append a tag that makes, between braces, any key the index-th master's. */
 void redis_find_tag(const struct redis *redis, size_t index, struct buf *out);
 

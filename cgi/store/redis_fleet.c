@@ -18,6 +18,11 @@
  * replaced takes writes for seconds more, and loses them; a Cluster's does not. */
 #define WATCH_SENTINEL_MS 250
 #define WATCH_CLUSTER_MS 10000
+/* A master that was left is not returned to for so long, while another one serves: some Sentinels
+ * learn seconds after the others, and so does it. */
+#define LEFT_MS 10000
+/* Between questions whether it is still the master. */
+#define CONFIRM_GAP_MS 20
 /* When nodes say that something has changed. */
 #define REFRESH_MS 1000
 /* Another master has this part of a command's time to say that it is one. */
@@ -36,6 +41,8 @@ struct redis_fleet {
     uv_timer_t end;                  /* closed last: fibers that are woken then look in here */
     struct redis_search *search;     /* owned */
     struct redis_masters masters;
+    struct redis_place left; /* the master before this one */
+    uint64_t left_ms;        /* when; 0: there was none */
     struct waiter *gate;
     bool is_closed;
 };
@@ -95,13 +102,38 @@ static bool is_confirmed(struct redis_fleet *fleet, const struct redis_place *pl
     return false;
 }
 
-/* The search's answer. A master that serves is not left because of one Sentinel's word. */
+/* The one that Sentinels have named; NULL: none yet. */
+static const struct redis_node *current_master(const struct redis_fleet *fleet)
+{
+    int at = redis_masters_node(&fleet->masters, 0);
+    return at >= 0 ? fleet->masters.nodes[at] : NULL;
+}
+
+/* Whether a Sentinel's word is enough for this change. A master that serves is not left for who is
+ * none, nor for the one before it. */
+static bool may_follow(struct redis_fleet *fleet, const struct redis_place *named)
+{
+    const struct redis_node *now = current_master(fleet);
+    if (!now || !now->link || !redis_link_is_ready(now->link) ||
+        redis_place_equal(&now->place, named)) {
+        return true;
+    }
+    struct redis_place before = now->place;
+    bool was_left = fleet->left_ms && uv_now(fleet->loop) - fleet->left_ms < LEFT_MS &&
+                    redis_place_equal(&fleet->left, named);
+    if (was_left || !is_confirmed(fleet, named)) {
+        return false;
+    }
+    fleet->left = before;
+    fleet->left_ms = uv_now(fleet->loop);
+    return true;
+}
+
+/* The search's answer. */
 static bool take_map(void *self, const struct redis_map *map)
 {
     struct redis_fleet *fleet = self;
-    const struct redis_link *link = redis_masters_link(&fleet->masters, -1);
-    if (is_sentinel(fleet) && link && redis_link_is_ready(link) &&
-        !is_confirmed(fleet, &map->items[0].owner)) {
+    if (is_sentinel(fleet) && !may_follow(fleet, &map->items[0].owner)) {
         return false;
     }
     return redis_masters_take(&fleet->masters, map);
@@ -300,6 +332,29 @@ void redis_fleet_run(struct redis_fleet *fleet, struct redis_call *calls, size_t
         }
         log_end(&calls[i]);
     }
+}
+
+bool redis_fleet_confirm(struct redis_fleet *fleet)
+{
+    const struct redis_node *now = current_master(fleet);
+    if (!is_sentinel(fleet) || !now) {
+        return true;
+    }
+    struct redis_place before = now->place;
+    uint64_t wanted = redis_search_count(fleet->search) + 1;
+    uint64_t until_ms = uv_now(fleet->loop) + (uint64_t)fleet->settings->store_timeout_ms;
+    while (!fleet->is_closed && uv_now(fleet->loop) < until_ms) {
+        if (!redis_search_is_running(fleet->search)) {
+            if (redis_search_count(fleet->search) >= wanted) {
+                break;
+            }
+            redis_search_refresh(fleet->search, CONFIRM_GAP_MS);
+        }
+        bool is_running = redis_search_is_running(fleet->search);
+        wait_at_gate(fleet, is_running ? until_ms : uv_now(fleet->loop) + CONFIRM_GAP_MS);
+    }
+    now = fleet->is_closed ? NULL : current_master(fleet);
+    return now && redis_place_equal(&now->place, &before);
 }
 
 /* A command that nobody waits for, with its arguments. */

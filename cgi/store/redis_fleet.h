@@ -31,6 +31,10 @@ void redis_fleet_run(struct redis_fleet *fleet, struct redis_call *calls, size_t
 /* Send a command that nobody waits for; args are copied. */
 void redis_fleet_send(struct redis_fleet *fleet, const struct redis_arg *args, size_t count);
 
+/* Whether Sentinels, asked anew, still name nobody else than the master that answered so far. True
+ * without Sentinels, and when none of them can be asked. Waits, STORE_TIMEOUT_MS at most. */
+bool redis_fleet_confirm(struct redis_fleet *fleet);
+
 /* The masters as far as they are known. */
 const struct redis_masters *redis_fleet_masters(const struct redis_fleet *fleet);
 

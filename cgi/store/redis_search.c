@@ -1,6 +1,6 @@
-/* The search. The connection to the Sentinel that answered is kept, since it is asked often; a node
- * of a Cluster is asked over one of its own, which is closed afterwards. What is made of the
- * answers is redis_fleet.c's business. */
+/* The search. Connections to Sentinels are kept, since they are asked often; a node of a Cluster is
+ * asked over one of its own, which is closed afterwards. What is made of the answers is
+ * redis_fleet.c's business. */
 #include "store/redis_search.h"
 
 #include <stdlib.h>
@@ -36,6 +36,7 @@ struct redis_search {
     size_t front; /* the one that answered last */
     bool is_running;
     bool is_urgent; /* somebody waits for it */
+    uint64_t begun; /* how many */
     bool is_closed; /* free when the fiber ends */
     enum redis_trouble trouble;
     struct redis_pause pause;
@@ -196,15 +197,6 @@ static void learn(struct redis_search *search, const struct redis_map *map)
     }
 }
 
-static void hang_up_others(struct redis_search *search)
-{
-    for (size_t i = 0; i < search->count; i++) {
-        if (i != search->front && search->sources[i].link) {
-            redis_link_close(search->sources[i].link);
-        }
-    }
-}
-
 /* True when it was said something new. */
 static bool take_map(struct redis_search *search, size_t source, const struct redis_map *map)
 {
@@ -214,7 +206,6 @@ static bool take_map(struct redis_search *search, size_t source, const struct re
     }
     size_t at = find_source(search, &answered);
     search->front = at < search->count ? at : 0;
-    hang_up_others(search);
     return search->owner.found(search->owner.self, map);
 }
 
@@ -231,7 +222,7 @@ static void note_failure(const struct redis_search *search, const struct source 
     buf_clear(&name);
 }
 
-/* Ask one after the other until one answers. True when it said something new. */
+/* Ask one after the other. True when one said something new. */
 static bool ask_all(struct redis_search *search)
 {
     size_t first = search->front + (search->is_urgent && search->ended_ms ? 1 : 0);
@@ -246,12 +237,13 @@ static bool ask_all(struct redis_search *search)
             return false;
         }
         search->trouble = trouble;
-        if (!trouble) {
-            bool is_new = take_map(search, at, &map);
-            redis_map_clear(&map);
+        bool is_new = !trouble && take_map(search, at, &map);
+        redis_map_clear(&map);
+        if (trouble) {
+            note_failure(search, source, trouble);
+        } else if (is_new || search->is_closed || search->is_urgent || !is_sentinel(search)) {
             return is_new;
         }
-        note_failure(search, source, trouble);
     }
     return false;
 }
@@ -278,6 +270,7 @@ static void begin(struct redis_search *search, bool is_urgent)
 {
     search->is_running = true;
     search->is_urgent = is_urgent;
+    search->begun++;
     fiber_spawn(run_search, search);
 }
 
@@ -302,6 +295,16 @@ void redis_search_refresh(struct redis_search *search, uint64_t gap_ms)
     if (!search->is_running && uv_now(search->loop) >= search->ended_ms + gap_ms) {
         begin(search, false);
     }
+}
+
+uint64_t redis_search_count(const struct redis_search *search)
+{
+    return search->begun;
+}
+
+bool redis_search_is_running(const struct redis_search *search)
+{
+    return search->is_running;
 }
 
 enum redis_trouble redis_search_trouble(const struct redis_search *search)

@@ -1,10 +1,13 @@
 /* Looks, in a fiber of its own, for the masters behind a REDIS_URL of several hosts: asks Sentinels
  * for the one of that name, or nodes of a Cluster for all of theirs. They are asked in turn, each
- * for a part of STORE_TIMEOUT_MS, beginning with the one that answered last; with the one after it
- * when that answer was of no use. */
+ * for a part of STORE_TIMEOUT_MS, until one answers, beginning with the one that answered last;
+ * with the one after it when that answer was of no use. Sentinels that are asked only whether
+ * something has changed are asked until one says so: some of them learn it seconds after the
+ * others. */
 #ifndef STORE_REDIS_SEARCH_H
 #define STORE_REDIS_SEARCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -35,9 +38,12 @@ void redis_search_free(struct redis_search *search);
 uint64_t redis_search_begin(struct redis_search *search);
 
 /* The same for what may have changed while nobody waits for it, if the last search ended gap_ms
- * ago.
- */
+ * ago. */
 void redis_search_refresh(struct redis_search *search, uint64_t gap_ms);
+
+/* How many have begun, and whether one is under way. */
+uint64_t redis_search_count(const struct redis_search *search);
+bool redis_search_is_running(const struct redis_search *search);
 
 /* Why the last search found nothing; TROUBLE_NONE when it did, or there was none yet. */
 enum redis_trouble redis_search_trouble(const struct redis_search *search);

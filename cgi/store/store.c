@@ -83,6 +83,12 @@ enum err store_delete_key(struct store *store, const struct buf *key, bool *was_
     return err;
 }
 
+enum err store_confirm(struct store *store, enum err err)
+{
+    bool is_gone = err == ERR_ABSENT || err == ERR_REPLACED;
+    return is_gone && redis_confirm(store->redis) ? ERR_STORE : err;
+}
+
 static void backoff_key(const struct store *store, struct buf *out)
 {
     buf_adds(out, store->settings->redis_prefix);

@@ -42,6 +42,11 @@ bool store_is_reply(const struct redis_value *value, const char *word, size_t co
 enum err store_open(const struct store *store, const char *kind, const struct secret *secret,
                     const struct buf *aad, const void *sealed, size_t len, struct buf *plain);
 
+/* What a script said about a session, ERR_ABSENT or ERR_REPLACED too: those are believed only of a
+ * master that is one still, else they become ERR_STORE. A master that Sentinels have replaced goes
+ * on for a while, and knows nothing of the sessions that have begun since. */
+enum err store_confirm(struct store *store, enum err err);
+
 /* Release the lease under key if it is still that owner's. failed: let others see for a second that
  * what it was taken for failed. */
 enum err store_release_key(struct store *store, const struct buf *key, const struct lease *lease,

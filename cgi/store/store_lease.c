@@ -138,6 +138,7 @@ enum err store_take_lease(struct store *store, const struct secret *secret,
     } else {
         err = store_is_reply(&value, "absent", 1) ? ERR_ABSENT : ERR_STORE;
     }
+    err = store_confirm(store, err);
 out:
     redis_value_clear(&value);
     lease_keys_clear(&keys);
@@ -192,6 +193,7 @@ enum err store_commit_session(struct store *store, const struct secret *secret,
     } else if (!store_is_reply(&value, "done", 1)) {
         err = store_is_reply(&value, "held", 1) ? ERR_STALE : ERR_STORE;
     }
+    err = store_confirm(store, err);
 out:
     redis_value_clear(&value);
     buf_clear(&sealed);

@@ -173,6 +173,7 @@ static enum err find_absence(struct store *store, const char *name, const struct
     } else if (!err) {
         err = store_is_reply(&value, "absent", 1) ? ERR_ABSENT : ERR_STORE;
     }
+    err = store_confirm(store, err);
     redis_value_clear(&value);
     buf_clear(&replaced);
     return err;

@@ -204,6 +204,57 @@ TEST(test_old_master_that_goes_on_serving_is_left)
     CHECK(wait_for(REDIS_B) == REDIS_B);
 }
 
+TEST(test_one_sentinel_that_knows_is_enough_and_the_others_change_nothing)
+{
+    REDIS_A->answer = stubborn_answer;
+    CHECK_NODE(REDIS_A, "INCR");
+    believed = REDIS_A; /* by SENTINEL_A, for some seconds more */
+    master = REDIS_B;
+    CHECK(wait_for(REDIS_B) == REDIS_B);
+    int asked = fake_count(SENTINEL_A, "SENTINEL");
+    for (int i = 0; i < 100 && fake_count(SENTINEL_A, "SENTINEL") < asked + 3; i++) {
+        CHECK_NODE(REDIS_B, "INCR");
+        fiber_sleep(20);
+    }
+    CHECK(fake_count(SENTINEL_A, "SENTINEL") >= asked + 3);
+}
+
+TEST(test_word_of_a_master_that_was_replaced_is_not_confirmed)
+{
+    REDIS_A->answer = stubborn_answer;
+    CHECK_NODE(REDIS_A, "GET");
+    CHECK(redis_confirm(redis) == OK);
+    believed = REDIS_A;
+    master = REDIS_B;
+    CHECK(redis_confirm(redis) == ERR_STORE);
+    CHECK_NODE(REDIS_B, "GET");
+    CHECK(redis_confirm(redis) == OK);
+    fake_kill(SENTINEL_A);
+    fake_kill(SENTINEL_B);
+    CHECK(redis_confirm(redis) == OK); /* nobody says otherwise */
+}
+
+static void body_confirm(void *argument)
+{
+    int *confirmed = argument;
+    *confirmed += redis_confirm(redis) == OK;
+}
+
+TEST(test_many_confirmations_share_the_questions)
+{
+    int confirmed = 0;
+    CHECK_NODE(REDIS_A, "GET");
+    int asked = fake_count(SENTINEL_A, "SENTINEL");
+    for (int i = 0; i < 100; i++) {
+        fiber_spawn(body_confirm, &confirmed);
+    }
+    for (int i = 0; i < TIMEOUT_MS && confirmed < 100; i++) {
+        fiber_sleep(1);
+    }
+    CHECK(confirmed == 100);
+    CHECK(fake_count(SENTINEL_A, "SENTINEL") - asked <= 2);
+}
+
 TEST(test_master_that_serves_is_not_left_for_one_that_says_it_is_none)
 {
     CHECK_NODE(REDIS_A, "INCR");
@@ -358,6 +409,9 @@ int main(void)
         cmocka_unit_test(test_command_finds_the_new_master_within_its_time),
         cmocka_unit_test(test_master_that_hangs_is_left_for_the_new_one),
         cmocka_unit_test(test_old_master_that_goes_on_serving_is_left),
+        cmocka_unit_test(test_one_sentinel_that_knows_is_enough_and_the_others_change_nothing),
+        cmocka_unit_test(test_word_of_a_master_that_was_replaced_is_not_confirmed),
+        cmocka_unit_test(test_many_confirmations_share_the_questions),
         cmocka_unit_test(test_master_that_serves_is_not_left_for_one_that_says_it_is_none),
         cmocka_unit_test(test_sentinels_that_disagree_are_asked_in_turn),
         cmocka_unit_test(test_replica_that_all_name_is_asked_nothing),

@@ -23,6 +23,7 @@ from spotify import certificates  # noqa: E402
 
 STORE_TIMEOUT_MS = 400
 SLACK_S = 0.3
+PIECE = 50
 
 
 def build_has_tls():
@@ -60,11 +61,11 @@ def tls(papers):
 
 @pytest.fixture
 def over_tls(make_stack, tmp_path, tls):
-    """over_tls(pair=…, host=…, SETTING=…): a stack on a Redis with TLS, not waited for where it cannot get ready."""
-    def make(pair=None, host="localhost", ready=False, **settings):
+    """over_tls(pair=…, host=…, port=…, SETTING=…): a stack on a Redis with TLS; ready=False where it cannot get so."""
+    def make(pair=None, host="localhost", port=None, ready=False, **settings):
         tls.pair = pair or tls.pair
         redis = One(tmp_path / "redis", tls=tls)
-        url = redis.url.replace("@localhost:", f"@{host}:")
+        url = redis.url.replace(f"@localhost:{redis.server.port}", f"@{host}:{port or redis.server.port}")
         return make_stack(redis=redis, services=1, workers=1, start_ready=ready, settings={
             **redis.settings(), "REDIS_URL": url, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **settings})
     return make
@@ -187,6 +188,40 @@ def test_a_handshake_that_stalls_counts_as_a_command(over_tls):
         assert time.monotonic() - begun < STORE_TIMEOUT_MS / 1000 / 2, "the one worker waits for nobody"
         asking.join()
         assert slow[0] < STORE_TIMEOUT_MS / 1000 + SLACK_S
+
+
+def in_pieces(target, listener):
+    """Pass on what comes, some bytes at a time, until the listener is closed."""
+    def pass_on(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                for at in range(0, len(data), PIECE):
+                    sink.sendall(data[at:at + PIECE])
+                    time.sleep(0.001)
+            sink.shutdown(socket.SHUT_WR)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                server = socket.create_connection(target)
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for pair in ((peer, server), (server, peer)):
+                    threading.Thread(target=pass_on, args=pair, daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+
+
+@with_tls
+def test_what_comes_in_pieces_is_put_together(over_tls):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        stack = over_tls(port=port, STORE_TIMEOUT_MS=10_000)
+        in_pieces(("127.0.0.1", stack.redis.server.port), listener)
+        browser = log_in(stack)
+        assert browser.refresh().status_code == browser.token().status_code == 200
+        assert losses(stack) == []
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @with_tls

@@ -1,7 +1,6 @@
 """What a REDIS_URL may lead to, as real processes on loopback ports: one Redis or Valkey, a master with replicas and
 the Sentinels that watch it, a Cluster; each with or without TLS. They take the place of stack.Redis: alive, start(),
-stop(), url, client(). The service is a user of its own there, who may do what the README says that it needs, and no
-more."""
+stop(), url. The service is a user of its own there, who may do what the README says that it needs, and no more."""
 
 import contextlib
 import pathlib
@@ -62,10 +61,6 @@ class Tls:
         certificate, key = self.client_pair
         return {"REDIS_CA_FILE": self.authority, "REDIS_CERT_FILE": certificate, "REDIS_KEY_FILE": key}
 
-    def client_options(self):
-        certificate, key = self.client_pair
-        return {"ssl": True, "ssl_ca_certs": self.authority, "ssl_certfile": certificate, "ssl_keyfile": key}
-
     def cli_options(self):
         certificate, key = self.client_pair
         return ["--tls", "--cacert", self.authority, "--cert", certificate, "--key", key]
@@ -118,7 +113,7 @@ class Server(Process):
 
 
 class Engine:
-    """What all of them have in common. scheme: what comes before "://" in REDIS_URL, without TLS."""
+    """What all of them have in common."""
 
     def __init__(self, directory, engine="redis", tls=None):
         self.directory = pathlib.Path(directory)
@@ -133,6 +128,7 @@ class Engine:
         return ["appendonly yes", 'save ""', self.user_line(rules_of_the_readme())]
 
     def make_url(self, scheme, rest):
+        """scheme: without TLS."""
         password = urllib.parse.quote(self.password, safe="")
         return f"{scheme.replace('redis', 'rediss', 1) if self.tls else scheme}://{USER}:{password}@{rest}"
 
@@ -307,10 +303,6 @@ class Cluster(Engine):
 
     def masters(self):
         return [self.server_of(node).client() for node in masters_of(self.nodes())]
-
-    def client(self):
-        options = self.tls.client_options() if self.tls else {}
-        return redis_client.RedisCluster(host=HOST, port=next(s for s in self.servers if s.alive).port, **options)
 
     def move_slots(self, source, target, count):
         """count slots, with all that is in them, from one master to another, once all agree on who has what."""

@@ -232,6 +232,13 @@ enum err store_end_session(struct store *store, const struct secret *secret,
     return err;
 }
 
+/* In one, so that nobody finds the session gone and not replaced. KEYS: session, replaced. ARGV:
+ * for how long in ms. */
+static struct redis_script replace_script = {
+    .source = "redis.call('SET', KEYS[2], '1', 'PX', ARGV[1]) "
+              "return redis.call('DEL', KEYS[1])",
+};
+
 enum err store_replace_session(struct store *store, const char *name, const struct session *by,
                                bool *ended)
 {
@@ -240,21 +247,18 @@ enum err store_replace_session(struct store *store, const char *name, const stru
         return OK;
     }
     struct buf key = {0}, replaced = {0};
-    static const size_t counts[] = {5, 2};
+    struct redis_value value = {0};
     struct store_number life = store_number(REPLACED_MS);
     store_key(store, "session", name, &key);
     store_key(store, "replaced", name, &replaced);
-    /* In this order nobody finds the session gone and not replaced. */
-    const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_BUF(&replaced),  REDIS_TEXT("1"),
-                                     REDIS_TEXT("PX"),  REDIS_TEXT(life.text), REDIS_TEXT("DEL"),
-                                     REDIS_BUF(&key)};
-    struct redis_value values[2] = {0};
-    enum err err = redis_pipeline(store->redis, args, counts, 2, values);
+    const struct redis_arg keys[] = {REDIS_BUF(&key), REDIS_BUF(&replaced)};
+    const struct redis_arg args[] = {REDIS_TEXT(life.text)};
+    enum err err = redis_eval(store->redis, &replace_script, keys, 2, args, 1, &value);
     if (!err) { /* where it was another user's, that list leaves out what has ended */
         store_forget_name(store, name, by);
-        *ended = values[1].integer == 1;
-        redis_value_clear(&values[0]);
+        *ended = value.integer == 1;
     }
+    redis_value_clear(&value);
     buf_clear(&key);
     buf_clear(&replaced);
     return err;

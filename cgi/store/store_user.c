@@ -107,41 +107,49 @@ void store_forget_name(const struct store *store, const char *name, const struct
     buf_clear(&shown);
 }
 
-/* End the sessions of these names, and take the names from set and list. One DEL for each, since in
- * a Cluster they live in different places. */
-static enum err end_named(struct store *store, const struct buf *user, const struct buf *shown,
-                          const struct redis_value *names)
+/* Take these names from set and list. */
+static enum err forget_named(struct store *store, const struct buf *user, const struct buf *shown,
+                             const struct redis_value *names)
 {
-    struct buf keys[NAMES_AT_ONCE] = {0};
-    struct redis_arg args[NAMES_AT_ONCE * 4 + 4];
-    size_t counts[NAMES_AT_ONCE + 2];
+    struct redis_arg args[NAMES_AT_ONCE * 2 + 4] = {0};
     size_t count = names->item_count;
-    struct redis_arg *hide = args + count * 2;
-    struct redis_arg *forget = hide + count + 2;
-    struct redis_value answers[NAMES_AT_ONCE + 2];
+    const size_t counts[] = {count + 2, count + 2};
+    struct redis_arg *hide = args;
+    struct redis_arg *forget = args + count + 2;
     hide[0] = REDIS_TEXT("HDEL");
     hide[1] = REDIS_BUF(shown);
     forget[0] = REDIS_TEXT("ZREM");
     forget[1] = REDIS_BUF(user);
     for (size_t i = 0; i < count; i++) {
-        const struct buf *name = &names->items[i].text;
-        store_key(store, "session", buf_str(name), &keys[i]);
+        hide[i + 2] = forget[i + 2] = REDIS_BUF(&names->items[i].text);
+    }
+    return redis_pipeline(store->redis, args, counts, 2, NULL);
+}
+
+/* End the sessions of these names, and only then forget the names: a session that cannot be found
+ * any more would never end. One DEL for each, since in a Cluster they live in different places. */
+static enum err end_named(struct store *store, const struct buf *user, const struct buf *shown,
+                          const struct redis_value *names)
+{
+    struct buf keys[NAMES_AT_ONCE] = {0};
+    struct redis_arg args[NAMES_AT_ONCE * 2] = {0};
+    size_t counts[NAMES_AT_ONCE] = {0};
+    struct redis_value answers[NAMES_AT_ONCE];
+    size_t count = names->item_count;
+    for (size_t i = 0; i < count; i++) {
+        store_key(store, "session", buf_str(&names->items[i].text), &keys[i]);
         args[i * 2] = REDIS_TEXT("DEL");
         args[i * 2 + 1] = REDIS_BUF(&keys[i]);
         counts[i] = 2;
-        hide[i + 2] = REDIS_BUF(name);
-        forget[i + 2] = REDIS_BUF(name);
     }
-    counts[count] = count + 2;
-    counts[count + 1] = count + 2;
-    enum err err = redis_pipeline(store->redis, args, counts, count + 2, answers);
+    enum err err = redis_pipeline(store->redis, args, counts, count, answers);
     for (size_t i = 0; i < count; i++) {
         if (err == OK) { /* 1 or 0: a name may outlive its session */
             metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL, answers[i].integer);
         }
         buf_clear(&keys[i]);
     }
-    return err;
+    return err ? err : forget_named(store, user, shown, names);
 }
 
 /* A session that a login adds meanwhile is either ended, too, or keeps its name in the set. */

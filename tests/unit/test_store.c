@@ -441,6 +441,32 @@ static void test_all_sessions_of_a_user_end(void **state)
     run_body(body_end_user, NULL);
 }
 
+static void body_end_forbidden(void *argument)
+{
+    (void)argument;
+    struct secret secret;
+    struct session session = new_session(USER);
+    secret_new(&secret);
+    CHECK(store_put_session(store, &secret, &session) == OK);
+    const struct redis_arg forbid[] = {REDIS_TEXT("ACL"), REDIS_TEXT("SETUSER"),
+                                       REDIS_TEXT("default"), REDIS_TEXT("-del")};
+    const struct redis_arg allow[] = {REDIS_TEXT("ACL"), REDIS_TEXT("SETUSER"),
+                                      REDIS_TEXT("default"), REDIS_TEXT("+del")};
+    CHECK(redis_command(redis, forbid, 4, NULL) == OK);
+    CHECK(store_end_user_sessions(store, &secret, &session) == ERR_STORE);
+    CHECK(count_keys("test:user:*") == 1 && count_keys("test:shown:*") == 1);
+    CHECK(redis_command(redis, allow, 4, NULL) == OK);
+    CHECK(store_end_user_sessions(store, &secret, &session) == OK);
+    CHECK(get_and_forget(&secret) == ERR_ABSENT);
+    session_clear(&session);
+}
+
+static void test_session_that_could_not_be_ended_can_still_be_found(void **state)
+{
+    (void)state;
+    run_body(body_end_forbidden, NULL);
+}
+
 static size_t count_listed(const struct secret *secret, const struct session *session)
 {
     struct session_list list = {0};
@@ -858,6 +884,7 @@ int main(void)
         TEST(test_record_under_an_unknown_key_is_not_absent),
         TEST(test_replaced_is_told_from_absent),
         TEST(test_all_sessions_of_a_user_end),
+        TEST(test_session_that_could_not_be_ended_can_still_be_found),
         TEST(test_a_users_sessions_are_listed_for_each_of_them),
         TEST(test_the_list_follows_the_use_of_a_session),
         TEST(test_lease_fences_late_writers),

@@ -14,6 +14,7 @@
 #define HOPS_MAX 3
 #define AGAIN_MS 5
 #define AGAIN_DOUBLINGS_MAX 3
+#define COMMAND_NAME_MAX 16
 /* What changes is looked for so often, while there are commands. A master that Sentinels have
  * replaced takes writes for seconds more, and loses them; a Cluster's does not. */
 #define WATCH_SENTINEL_MS 250
@@ -291,7 +292,10 @@ static void log_end(const struct redis_call *call)
     enum redis_trouble trouble = call->trouble;
     if (!call->wait->is_quiet && (trouble == TROUBLE_MOVED || trouble == TROUBLE_ASK ||
                                   trouble == TROUBLE_TRYAGAIN || trouble == TROUBLE_CLUSTERDOWN)) {
-        redis_trouble_log(trouble, "", "", redis_trouble_word(trouble));
+        char name[COMMAND_NAME_MAX] = "";
+        size_t len = call->args[0].len;
+        memcpy(name, call->args[0].bytes, len < sizeof(name) ? len : sizeof(name) - 1);
+        redis_trouble_log(trouble, "cluster", name, redis_trouble_word(trouble));
     }
 }
 

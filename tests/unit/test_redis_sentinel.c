@@ -267,6 +267,7 @@ TEST(test_master_that_serves_is_not_left_for_one_that_says_it_is_none)
     CHECK(fake_count(SENTINEL_A, "SENTINEL") >= asked + 2 && fake_count(REDIS_B, "ROLE") > 0);
     CHECK(fake_count(REDIS_B, "INCR") == 0);
     CHECK_NODE(REDIS_A, "INCR");
+    CHECK(fake_count(REDIS_A, "ROLE") == 1); /* over the same connection all the time */
 }
 
 TEST(test_sentinels_that_disagree_are_asked_in_turn)

@@ -23,6 +23,7 @@ static const struct {
     {"ASK 3999 127.0.0.1:6381", "cluster", false},
     {"TRYAGAIN Multiple keys request during rehashing of slot", "cluster", false},
     {"CROSSSLOT Keys in request don't hash to the same slot", "cluster", false},
+    {"IDONTKNOW", "nomaster", false},
     {"OOM command not allowed when used memory > 'maxmemory'.", "oom", false},
     {"MISCONF Redis is configured to save RDB snapshots", "misconf", false},
     {"BUSY Redis is busy running a script.", "busy", false},
@@ -57,6 +58,21 @@ static void test_errors(void **state)
     }
 }
 
+static void test_only_what_was_not_done_is_sent_elsewhere(void **state)
+{
+    (void)state;
+    static const enum redis_trouble elsewhere[] = {
+        TROUBLE_LOADING, TROUBLE_READONLY, TROUBLE_MASTERDOWN, TROUBLE_CLUSTERDOWN,
+        TROUBLE_MOVED,   TROUBLE_ASK,      TROUBLE_TRYAGAIN};
+    for (int trouble = TROUBLE_NONE; trouble < TROUBLE__MAX; trouble++) {
+        bool want = false;
+        for (size_t i = 0; i < sizeof(elsewhere) / sizeof(elsewhere[0]); i++) {
+            want = want || (int)elsewhere[i] == trouble;
+        }
+        assert_int_equal(redis_trouble_is_elsewhere((enum redis_trouble)trouble), want);
+    }
+}
+
 static void test_unknown_script_is_told_from_other_errors(void **state)
 {
     (void)state;
@@ -78,6 +94,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_only_what_was_not_done_is_sent_elsewhere),
         cmocka_unit_test(test_unknown_script_is_told_from_other_errors),
         cmocka_unit_test(test_every_trouble_has_a_word),
     };

@@ -16,6 +16,7 @@
 /* A connection that says within this part of a command's time that it is a master's is waited for:
  * enough of that time must be left for another one. */
 #define GREETING_PART 4
+#define GREETING_MIN_MS 20
 
 static bool bytes_arrived(const redisAsyncContext *context)
 {
@@ -205,6 +206,17 @@ static void on_reply(redisAsyncContext *context, void *reply, void *data)
     }
 }
 
+/* How long the connection may owe an answer. */
+static uint64_t patience_ms(const struct redis_link *link, enum purpose purpose)
+{
+    uint64_t timeout_ms = redis_link_timeout_ms(link);
+    uint64_t part_ms = timeout_ms / GREETING_PART;
+    if (purpose == FOR_CALL || !link->options.is_checked) {
+        return timeout_ms;
+    }
+    return part_ms > GREETING_MIN_MS ? part_ms : GREETING_MIN_MS;
+}
+
 bool redis_flight_add(struct redis_link *link, const struct redis_arg *args, size_t count,
                       struct redis_call *call, enum purpose purpose)
 {
@@ -216,12 +228,10 @@ bool redis_flight_add(struct redis_link *link, const struct redis_arg *args, siz
         lens[i] = args[i].len;
     }
     struct command *command = xcalloc(1, sizeof(*command));
-    bool is_check = link->options.is_checked && purpose != FOR_CALL;
     command->link = link;
     command->call = call;
     command->purpose = purpose;
-    command->lost_ms = uv_now(link->loop) + (is_check ? redis_link_timeout_ms(link) / GREETING_PART
-                                                      : redis_link_timeout_ms(link));
+    command->lost_ms = uv_now(link->loop) + patience_ms(link, purpose);
     memcpy(command->name, args[0].bytes,
            args[0].len < COMMAND_NAME_MAX ? args[0].len : COMMAND_NAME_MAX - 1);
     if (redisAsyncCommandArgv(link->context, on_reply, command, (int)count, texts, lens) !=

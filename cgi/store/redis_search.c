@@ -13,6 +13,7 @@
 
 /* What one answer may take of a command's time, and the longest pause between searches. */
 #define ANSWER_PART 4
+#define ANSWER_MIN_MS 20
 /* A pause is over for so long that what it was for is, too. */
 #define FORGET_MS 1000
 /* Nodes of a Cluster that are remembered to be asked, beside those of REDIS_URL. */
@@ -50,7 +51,8 @@ static bool is_sentinel(const struct redis_search *search)
 
 static uint64_t answer_ms(const struct redis_search *search)
 {
-    return (uint64_t)search->settings->store_timeout_ms / ANSWER_PART;
+    uint64_t part_ms = (uint64_t)search->settings->store_timeout_ms / ANSWER_PART;
+    return part_ms > ANSWER_MIN_MS ? part_ms : ANSWER_MIN_MS;
 }
 
 static struct redis_link *link_of(const struct redis_search *search, struct source *source)

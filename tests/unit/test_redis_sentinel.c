@@ -338,6 +338,18 @@ TEST(test_garbage_is_passed_over)
     CHECK(clock_mono_ms() - begin_ms < SHORT_TIMEOUT_MS + SLACK_MS);
 }
 
+TEST(test_short_timeout_leaves_time_to_connect)
+{
+    settings.store_timeout_ms = 2;
+    int64_t answer = -1;
+    for (int i = 0; i < 200 && answer < 0; i++) {
+        enum err err = ask("GET", "k", &answer);
+        answer = err ? -1 : answer;
+        fiber_sleep(10);
+    }
+    CHECK(answer == REDIS_A - fakes);
+}
+
 TEST(test_no_sentinel_there)
 {
     fake_kill(SENTINEL_A);
@@ -418,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_replica_that_all_name_is_asked_nothing),
         cmocka_unit_test(test_name_that_nobody_knows),
         cmocka_unit_test(test_garbage_is_passed_over),
+        cmocka_unit_test(test_short_timeout_leaves_time_to_connect),
         cmocka_unit_test(test_no_sentinel_there),
         cmocka_unit_test(test_password_is_given_to_sentinels_that_ask_for_one),
         cmocka_unit_test(test_nothing_is_sent_before_the_role_is_known),

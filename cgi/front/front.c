@@ -65,7 +65,8 @@ struct front {
     uv_timer_t deadline; /* for the first of conns[CONN_HALF]; they stand in the order of time */
     uv_timer_t pause;
     int handles_open;
-    bool stopped; /* accepts no more */
+    bool stopped;      /* accepts no more */
+    bool handing_back; /* closes each connection after its answer */
     uint64_t logged_ms;
     size_t in_hand;
     struct conn_list conns[CONN_STATE__MAX];
@@ -229,7 +230,7 @@ static void conn_serve(void *argument)
         conn_free(conn, "closed by the exchange");
         return;
     }
-    if (front->stopped) {
+    if (front->handing_back) {
         /* A draining worker hands its connections back one by one, each after its answer: the best
          * time for the web server to notice. */
         conn_close_idle(conn);
@@ -389,6 +390,21 @@ void front_stop_accepting(struct front *front)
         listen_end(front);
         accept_rest(front);
     }
+}
+
+bool front_has_connections(const struct front *front)
+{
+    for (int state = 0; state < CONN_STATE__MAX; state++) {
+        if (!TAILQ_EMPTY(&front->conns[state])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void front_hand_back(struct front *front)
+{
+    front->handing_back = true;
 }
 
 void front_close_idle(struct front *front)

@@ -4,6 +4,7 @@
 #ifndef FRONT_FRONT_H
 #define FRONT_FRONT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <uv.h>
 
@@ -16,11 +17,16 @@ struct front;
 void front_init_library(void);
 struct front *front_new(uv_loop_t *loop, int listen_fd, struct service *service);
 
-/* Accept no more. Connections that are open are served on, and each is closed after its answer. */
+/* Accept no more. Connections that are open are served on. */
 void front_stop_accepting(struct front *front);
 
-/* Close the connections on which no request has arrived. For the end, after front_stop_accepting.
- */
+/* Whether any connection is open. */
+bool front_has_connections(const struct front *front);
+
+/* From now on each connection is closed after its answer. For after front_stop_accepting. */
+void front_hand_back(struct front *front);
+
+/* Close the connections on which no request has arrived. For the end, after front_hand_back. */
 void front_close_idle(struct front *front);
 
 /* Requests that a fiber is working on. */

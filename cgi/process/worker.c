@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,6 +22,8 @@
 
 /* How often a draining worker looks whether it is done. */
 #define DRAIN_POLL_MS 10
+/* How long a web server has at most to close its TCP connections to a draining worker. */
+#define HAND_BACK_MS ((uint64_t)10000)
 
 struct worker {
     uv_loop_t loop;
@@ -30,6 +33,7 @@ struct worker {
     uv_signal_t terminated;
     uv_timer_t drain;
     uint64_t drain_deadline_ms;
+    uint64_t hand_back_ms; /* from then on a draining worker closes connections by itself */
     int exit_code;
 };
 
@@ -72,9 +76,28 @@ static void clear_worker(struct worker *worker)
     uv_loop_close(&worker->loop);
 }
 
+/* Who closes a TCP connection while the other side sends on it makes that request fail, and a POST
+ * is not sent again. So it is the web server that closes, which it does when its keepalive_time or
+ * keepalive_timeout is over, and the worker only after a while. A unix socket can be closed without
+ * that risk (conn_close_idle in front.c). */
+static uint64_t patience_ms(int listen_fd, uint64_t drain_timeout_ms)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t len = sizeof(name);
+
+    if (getsockname(listen_fd, (struct sockaddr *)&name, &len) == 0 && name.ss_family == AF_UNIX) {
+        return 0;
+    }
+    return drain_timeout_ms / 2 < HAND_BACK_MS ? drain_timeout_ms / 2 : HAND_BACK_MS;
+}
+
 static void end_when_drained(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
+    if (clock_mono_ms() < worker->hand_back_ms && front_has_connections(worker->front)) {
+        return;
+    }
+    front_hand_back(worker->front);
     const struct renewals *renewals = worker->service.renewals;
     size_t unsaved = renewals_unsaved(renewals);
     size_t waited_for = unsaved + renewals_probes(renewals);
@@ -101,8 +124,10 @@ static void begin_drain(uv_signal_t *handle, int number)
         return;
     }
     worker->service.draining = true;
-    worker->drain_deadline_ms =
-        clock_mono_ms() + (uint64_t)worker->service.settings->drain_timeout_s * 1000;
+    uint64_t timeout_ms = (uint64_t)worker->service.settings->drain_timeout_s * 1000;
+    uint64_t now = clock_mono_ms();
+    worker->drain_deadline_ms = now + timeout_ms;
+    worker->hand_back_ms = now + patience_ms(worker->listen_fd, timeout_ms);
     front_stop_accepting(worker->front);
     /* Once nobody holds it open any more, the web server is refused and asks another service. */
     close(worker->listen_fd);

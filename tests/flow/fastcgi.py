@@ -77,10 +77,13 @@ class Reply:
 
 
 class Connection:
+    """path: of a unix socket, or (host, port)."""
+
     def __init__(self, path, timeout_s=5):
-        self.socket = socket.socket(socket.AF_UNIX)
+        is_tcp = isinstance(path, tuple)
+        self.socket = socket.socket(socket.AF_INET if is_tcp else socket.AF_UNIX)
         self.socket.settimeout(timeout_s)
-        self._connect(str(path), time.monotonic() + timeout_s)
+        self._connect(path if is_tcp else str(path), time.monotonic() + timeout_s)
         self._got = b""
 
     def _connect(self, path, deadline):

@@ -288,6 +288,36 @@ def test_end_with_a_hanging_spotify_takes_the_drain_timeout(make_stack):
     assert browser.session().json()["authenticated"] is True
 
 
+def test_end_on_tcp_serves_open_connections_until_the_web_server_closes_them(make_service):
+    with reserve_port() as holder:
+        address = holder.getsockname()
+    service = make_service(f"tcp:{address[0]}:{address[1]}", DRAIN_TIMEOUT_S=20)
+    with Connection(address) as idle, Connection(address) as busy:
+        for connection in (idle, busy):
+            connection.send(request(variables()))
+            assert connection.reply().status == 200
+        service.signal(signal.SIGTERM)
+        wait_until(lambda: not service.accepts(), 5, "the drain")
+        for _ in range(3):
+            busy.send(request(variables()))
+            assert busy.reply().status == 200
+        assert service.alive
+    assert service.wait(5) == 0
+
+
+def test_end_on_tcp_does_not_wait_for_a_web_server_that_closes_nothing(make_service):
+    with reserve_port() as holder:
+        address = holder.getsockname()
+    service = make_service(f"tcp:{address[0]}:{address[1]}", DRAIN_TIMEOUT_S=4)
+    with Connection(address) as idle:
+        begun = time.monotonic()
+        service.signal(signal.SIGTERM)
+        assert idle.wait_closed() == b""
+        assert 1.9 < time.monotonic() - begun < 4
+    assert service.wait(5) == 0
+    assert not log_has(service, "drain timeout")
+
+
 def test_readyz_says_draining_on_an_open_connection_and_new_ones_are_refused(make_stack):
     stack = make_stack(workers=1, settings=HANGS | {"DRAIN_TIMEOUT_S": 3})
     service, browser = stack.services[0], logged_in(stack, expires_in=30)

@@ -33,13 +33,15 @@ PACKAGES_RUN := redis-server nginx python3 python3-aiohttp python3-requests pyth
 NPM := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest faketime spawn-fcgi \
 	openssl chromium chromium-driver spin python3-authlib $(NPM)
+PACKAGES_UNIT := make libcmocka-dev redis-server binutils ca-certificates
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 PACKAGES_FAULTS := python3-pytest faketime wrk
 PACKAGES_TRIXIE := python3 debootstrap debian-archive-keyring
+PACKAGES_DOCKER := $(PACKAGES_TRIXIE) python3-pytest python3-requests python3-yaml openssl $(NPM)
 # From Debian 13 on there is Valkey; before, test-redis makes a Debian 13 to have it. Its server's own package would start it.
 PACKAGES_REDIS = openssl $(if $(shell . /etc/os-release; [ "$$ID$${VERSION_ID:-99}" \> debian12 ] && echo yes),valkey-tools,$(PACKAGES_TRIXIE))
 
-.PHONY: all help run test test-debian13 test-redis test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults deps-trixie deps-redis programs fuzz-programs readme
+.PHONY: all help run test test-debian13 test-docker test-redis test-nginx bench test-faults soak unit fuzz lint format clean deps deps-run deps-test deps-bench deps-faults deps-trixie deps-docker deps-unit deps-redis programs fuzz-programs readme
 
 all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
@@ -51,6 +53,7 @@ help:
 	@echo "make test-nginx  run the tests of nginx's configuration with the nginx of other Debians"
 	@echo "make test-debian13  make test in a Debian 13 of its own, in build/trixie (root's rights, debootstrap)"
 	@echo "make test-redis  the service on real Sentinels, a Cluster, TLS and Valkey, under load; writes build/redis.md (PARTS, SEED)"
+	@echo "make test-docker  build the images and log in through them; without a Docker engine by Debian 13's own in build/trixie"
 	@echo "make bench    measure, print a table and write build/bench.md"
 	@echo "make test-faults  break things on purpose, print what it cost and write build/faults.md (SEED=n repeats a schedule)"
 	@echo "make soak     random faults under load for MINUTES (1), the same invariants (SEED=n)"
@@ -75,6 +78,9 @@ test-debian13: deps-trixie
 test-redis: deps-redis all
 	@$(PYTHON) tests/redis/figures.py $(PARTS)
 
+test-docker: deps-docker
+	@$(PYTHON) tests/docker/main.py
+
 bench: deps-bench all
 	@$(PYTHON) tests/bench/bench.py
 
@@ -84,6 +90,10 @@ test-faults: deps-faults all
 
 soak: deps-faults all
 	@$(PYTHON) tests/faults/soak.py
+
+# As built; make test runs them under sanitizers as well.
+unit: programs
+	@for test in $(UNIT_PROGRAMS); do echo "$$test"; $$test 2>&1 || exit 1; done
 
 format:
 	clang-format -i $(C_FILES)
@@ -137,6 +147,12 @@ deps-faults:
 
 deps-redis:
 	$(call install,$(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_REDIS))
+
+deps-unit:
+	$(call install,$(PACKAGES_BUILD) $(PACKAGES_UNIT))
+
+deps-docker:
+	$(call install,$(PACKAGES_DOCKER))
 
 deps-trixie:
 	$(call install,$(PACKAGES_TRIXIE))

@@ -47,7 +47,7 @@ all: deps
 	@$(MAKE) --no-print-directory -j2 $(BUILD)/spotify-auth
 
 help:
-	@echo "make          build the program: build/spotify-auth"
+	@echo "make          build the program: build/spotify-auth (V=1 shows the whole commands)"
 	@echo "make run      start everything on http://127.0.0.1:$(PORT) (PORT and every setting from the environment)"
 	@echo "make test     build with gcc and clang, lint, run all tests under sanitizers, fuzz each parser for $(FUZZ_SECONDS) s"
 	@echo "make test-nginx  run the tests of nginx's configuration with the nginx of other Debians"
@@ -159,28 +159,38 @@ deps-trixie:
 
 # ---- building; tests/all.py calls these with other values of BUILD, CC and MODE ----
 
+# A short line for each file, all of its command with V=1, nothing with make -s.
+SHORT := $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,yes)
+Q := $(if $(V),,@)
+say = $(if $(SHORT),@echo "$(1)")
+
 programs: $(BUILD)/spotify-auth $(UNIT_PROGRAMS)
 
 fuzz-programs: $(FUZZ_PROGRAMS)
 
 $(BUILD)/spotify-auth: $(BUILD)/cgi/main.o $(BUILD)/libspotify-auth.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/libspotify-auth.a: $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR $@)
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libspotify-auth.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libspotify-auth.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
 
 .SECONDARY:
 -include $(shell find $(BUILD)/cgi $(BUILD)/tests -name '*.d' -type f 2>/dev/null)

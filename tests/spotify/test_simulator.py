@@ -248,6 +248,12 @@ def test_agreeing_and_cancelling(sim):
     assert sim.agree(authorize_url(sim, redirect_uri="app://back")).startswith("app://back?code=")
 
 
+def test_an_app_of_a_phone_is_sent_to_its_very_address(sim):
+    app = "my-app://callback"
+    sim.register(ID, SECRET, [app])
+    assert sim.agree(authorize_url(sim, redirect_uri=app)).startswith(app + "?code=")
+
+
 def test_auto_approve(sim):
     sim.behave(auto_approve="grace")
     answer = requests.get(authorize_url(sim), allow_redirects=False, timeout=10)
@@ -799,6 +805,9 @@ def test_me_shows_what_the_scope_allows(sim):
     ("/v1/search?q=moon&type=track", "", 200, "moon"),
     ("/v1/search?q=moon", "", 400, "Bad search type"),
     ("/v1/search?type=track", "", 400, "No search query"),
+    ("/v1/me/tracks", "", 200, "simulated"),
+    ("/v1/nothing", "", 404, "Service not found"),
+    ("/v1/men", "", 404, "Service not found"),
 ])
 def test_what_can_be_read(sim, path, scope, status, found):
     answer = me(sim, login(sim, scope=scope)["access_token"], path)

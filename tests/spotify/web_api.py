@@ -1,5 +1,5 @@
-"""The Web API: a few endpoints that read, and an echo for every other path under /v1/, for tests of
-proxies. Each looks at the token, the method and the scope as Spotify does."""
+"""The Web API: a few endpoints that read, and an echo for every other path that the Web API may have,
+for tests of proxies. Each looks at the token, the method and the scope as Spotify does."""
 
 import re
 
@@ -68,6 +68,8 @@ def answer(call, state, behaviours):
     for pattern, work, scope in ENDPOINTS:
         if re.fullmatch(pattern, call.path):
             return endpoint(work, scope, call, token, behaviours)
+    if not re.fullmatch(ELSEWHERE, call.path):
+        return error(404, "Service not found")
     return Answer(200, {
         "simulated": True, "method": call.method, "path": call.path, "query": dict(call.query),
         "client": token.client_id, "user": token.user.name if token.user else None,
@@ -135,6 +137,9 @@ ENDPOINTS = (
     ("/v1/albums/[^/]+", bad_id, None),
     ("/v1/search", search, None),
 )
+# What else there is, by its first word.
+ELSEWHERE = ("/v1/(albums|artists|audio-analysis|audio-features|audiobooks|browse|chapters|episodes|markets|me|playlists|"
+             "recommendations|shows|tracks|users)(/.*)?")
 
 
 def profile(user, scopes, behaviours):

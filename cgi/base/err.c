@@ -43,8 +43,9 @@ static const struct meaning meanings[ERR__MAX] = {
     [ERR_UNALLOWED_SCOPE] = {403, "insufficient_scope",
                              "The user has not granted this scope, and a login cannot ask for it: "
                              "SPOTIFY_SCOPE_ALLOWED does not have it."},
-    [ERR_INVALID_CLIENT] = {401, "invalid_client",
-                            "Name and secret of a service client are needed, by HTTP Basic."},
+    [ERR_INVALID_CLIENT] =
+        {401, "invalid_client",
+         "Name and secret of a service client, by HTTP Basic, are missing or wrong."},
     [ERR_GRANT_TYPE] = {400, "unsupported_grant_type", "There is no such grant_type here."},
 
     [ERR_PENDING] = {400, "authorization_pending", "Nobody has entered the code yet. Keep asking."},

@@ -71,6 +71,7 @@ def assert_refused(answer):
     """RFC 6749 5.2: 401 with a challenge, and nothing that speaks of a login."""
     body = assert_error(answer, 401, "invalid_client")
     assert body.keys() == {"error", "error_description"}
+    assert "missing or wrong" in body["error_description"]
     assert answer.headers["WWW-Authenticate"] == 'Basic realm="spotify-auth"'
     assert answer.headers["Cache-Control"] == "no-store" and answer.headers["Pragma"] == "no-cache"
 

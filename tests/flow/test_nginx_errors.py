@@ -176,6 +176,12 @@ def test_a_listed_origin_can_read_nginxs_errors_of_the_web_api(down, path, metho
     assert ("allow" in headers) == (status == 405) and ("retry-after" in headers) == (status == 503)
 
 
+def test_what_is_not_there_is_said_in_one_way(stack):
+    answers = [get(stack, "/auth" + route) for route in ("/nothing", "/metrics")]
+    assert {status for status, _, _ in answers} == {404}
+    assert len({json.loads(body)["error_description"] for _, _, body in answers}) == 1
+
+
 def test_errors_of_nginx_are_in_the_access_log_but_for_callbacks(down):
     marks = {}
     for route in ("/token", "/callback", "/session"):

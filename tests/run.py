@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 KEPT = TREE / ".run"
@@ -134,8 +135,15 @@ class SimulatedSpotify:
             "SPOTIFY_ACCOUNTS_URL": self._spotify.url,
             "SPOTIFY_API_URL": self._spotify.url,
         }
+        self.url = self._spotify.url
         self._spotify.register(self.settings["SPOTIFY_CLIENT_ID"],
                                self.settings["SPOTIFY_CLIENT_SECRET"], redirect_uris)
+
+    def consent_url(self, redirect_uri):
+        """Where a person agrees to give a code to an app at that address."""
+        asked = {"client_id": self.settings["SPOTIFY_CLIENT_ID"], "response_type": "code",
+                 "redirect_uri": redirect_uri, "scope": "user-read-private"}
+        return f"{self.url}/authorize?{urllib.parse.urlencode(asked)}"
 
     @property
     def alive(self):
@@ -246,7 +254,10 @@ def run(stopped):
         if simulated:
             say("\nSIMULATED SPOTIFY: no account, no music and no password is real here. For the\n"
                 "real one set SPOTIFY_CLIENT_ID and SPOTIFY_CLIENT_SECRET, and register\n"
-                f"{url}/auth/callback as a redirect URI of your app.")
+                f"{value_of(settings, 'SPOTIFY_REDIRECT_URI')} as a redirect URI of your app.")
+            for uri in filter(None, app_uris):
+                say(f"\nA code for {uri}, in the header Location of:\n"
+                    f"curl -si -d decision=agree -d user=ada '{spotify.consent_url(uri)}'")
         say(f"\nOpen {url}/  (Ctrl-C ends it; logs and sessions are in {KEPT.name}/)\n")
         watch(processes, log, stopped)
         say("\nending ...")

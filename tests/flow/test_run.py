@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import stat
 import subprocess
 
 import pytest
+import requests
 
 from browser import Browser
 from stack import SANITIZER_SETTINGS, Process, Service, processes, reserve_port, wait_until
@@ -104,6 +106,11 @@ def test_run_shows_no_key_and_no_secret(run):
     assert key.partition(":")[2] not in run.log_text()
 
 
+def test_run_leads_from_localhost_to_where_the_login_comes_back(run):
+    page = requests.get(run.url + "/?error=x", headers={"Host": f"localhost:{run.port}"}, allow_redirects=False, timeout=10)
+    assert (page.status_code, page.headers["Location"]) == (302, run.url + "/?error=x")
+
+
 @pytest.fixture
 def copy(tree, tmp_path):
     """Another copy, where nothing runs yet."""
@@ -163,6 +170,29 @@ def test_run_with_credentials_uses_the_real_spotify(copy):
         location = Browser(process).authorize().headers["Location"]
         assert location.startswith("https://accounts.spotify.com/authorize?")
         assert f"127.0.0.1%3A{process.port}%2Fauth%2Fcallback" in location
+    finally:
+        process.stop(signal.SIGINT)
+
+
+def test_run_names_the_redirect_uri_that_was_given(copy):
+    given = "http://127.0.0.1:18081/auth/callback"
+    process = Run(copy, free_port(), SPOTIFY_REDIRECT_URI=given).start()
+    try:
+        assert f"{given} as a redirect URI" in process.log_text()
+        assert f"{process.url}/auth/callback" not in process.log_text()
+    finally:
+        process.stop(signal.SIGINT)
+
+
+def test_run_says_how_a_phone_gets_a_code(copy):
+    app = "my-app://callback"
+    process = Run(copy, free_port(), SWAP_REDIRECT_URIS=app).start()
+    try:
+        shown, = re.findall(f"^A code for {app}, .*\n(curl .*)$", process.log_text(), re.M)
+        said = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, timeout=10, check=True).stdout
+        code, = re.findall(rf"^Location: {app}\?code=(\S+)$", said, re.M)
+        answer = requests.post(process.url + "/auth/swap", data={"code": code}, timeout=10)
+        assert answer.status_code == 200, answer.text
     finally:
         process.stop(signal.SIGINT)
 

@@ -1,5 +1,5 @@
 """Libraries for RFC 6749 that others wrote get the app's token unchanged: Debian's python3-authlib, and openid-client of
-npm, which is installed into build/npm as its lock file says, from the registry that npm is configured with."""
+npm."""
 
 import json
 import shutil
@@ -7,15 +7,12 @@ import subprocess
 
 import pytest
 
-from browser import RECORDER
+import npm
 from clients import Client
 from conftest import running
-from stack import TREE, find_program
+from stack import find_program
 
 BOB = Client("bob-1_Z")
-SOURCES = TREE / "tests" / "npm"
-INSTALLED = TREE / "build" / "npm"
-INSTALL_TIMEOUT_S = 300
 # Node 18 has it as an experiment, later ones always.
 CRYPTO = "--experimental-global-webcrypto"
 
@@ -29,19 +26,11 @@ def stack():
 @pytest.fixture(scope="module")
 def node():
     """run(script, *arguments): what a script of tests/npm prints, as JSON."""
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    lock = (SOURCES / "package-lock.json").read_text()
-    done = INSTALLED / "installed-lock.json"
-    if not done.exists() or done.read_text() != lock:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name, INSTALLED)
-        command = [find_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=INSTALLED, check=True, timeout=INSTALL_TIMEOUT_S, stdin=subprocess.DEVNULL)
-        done.write_text(lock)
+    home = npm.installed()
 
     def run(script, *arguments):
-        shutil.copy(SOURCES / script, INSTALLED)
-        done = subprocess.run([find_program("node"), CRYPTO, script, *arguments], cwd=INSTALLED, text=True, timeout=60,
+        shutil.copy(npm.SOURCES / script, home)
+        done = subprocess.run([find_program("node"), CRYPTO, script, *arguments], cwd=home, text=True, timeout=60,
                               stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True)
         return json.loads(done.stdout)
     return run

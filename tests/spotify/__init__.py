@@ -98,6 +98,7 @@ images                "empty" (default: a browser asks nobody else), "normal" (a
                       "missing", "null", "hostile" (a javascript: URL)
 display_name          text instead of the user's own; "missing", "null"
 me_fields             object laid over the answer of /v1/me
+playing               what /v1/me/player/currently-playing finds: "track", "paused", "advertisement", "nothing"
 
 Behaviours of any answer (without "endpoint" they hold for /api/token and /v1, not for pages)
 

@@ -106,6 +106,7 @@ API = {
     "images": ("empty", one_of("normal", "empty", "missing", "null", "hostile")),
     "display_name": (None, text),
     "me_fields": (None, fields),
+    "playing": ("track", one_of("track", "paused", "advertisement", "nothing")),
 }
 
 FAULTS = {

@@ -798,7 +798,9 @@ def test_me_shows_what_the_scope_allows(sim):
 @pytest.mark.parametrize("path, scope, status, found", [
     ("/v1/me/playlists", "playlist-read-private", 200, "Playlist of ada"),
     ("/v1/me/playlists", "user-read-private", 403, "Insufficient client scope"),
-    ("/v1/me/player/recently-played", "user-read-recently-played", 200, "Played by ada"),
+    ("/v1/me/player/recently-played", "user-read-recently-played", 200, "spotify:user:ada:"),
+    ("/v1/me/player/currently-playing", "user-read-currently-playing", 200, "progress_ms"),
+    ("/v1/me/player/currently-playing", "", 403, "Insufficient client scope"),
     ("/v1/me/player/recently-played", "", 403, "Insufficient client scope"),
     ("/v1/albums/4aawyAB9vmqN3uQ7FjRGTy", "", 200, "A simulated album"),
     ("/v1/albums/7", "", 400, "Invalid base62 id"),
@@ -812,6 +814,21 @@ def test_me_shows_what_the_scope_allows(sim):
 def test_what_can_be_read(sim, path, scope, status, found):
     answer = me(sim, login(sim, scope=scope)["access_token"], path)
     assert (answer.status_code, found in answer.text) == (status, True)
+
+
+def test_what_plays(sim):
+    value = login(sim, scope="user-read-currently-playing user-read-recently-played")["access_token"]
+    path = "/v1/me/player/currently-playing"
+    playing = me(sim, value, path).json()
+    assert playing["is_playing"] and 0 <= playing["progress_ms"] < playing["item"]["duration_ms"]
+    sim.behave(playing="paused")
+    assert not me(sim, value, path).json()["is_playing"]
+    sim.behave(playing="advertisement")
+    assert me(sim, value, path).json()["item"] is None
+    sim.behave(playing="nothing")
+    assert (me(sim, value, path).status_code, me(sim, value, path).content) == (204, b"")
+    played = me(sim, value, "/v1/me/player/recently-played?limit=3").json()["items"]
+    assert len(played) == 3 and played == sorted(played, key=lambda item: item["played_at"], reverse=True)
 
 
 def test_the_apps_own_token_reads_the_catalogue_alone(sim):

@@ -1,7 +1,9 @@
 """The Web API: a few endpoints that read, and an echo for every other path that the Web API may have,
 for tests of proxies. Each looks at the token, the method and the scope as Spotify does."""
 
+import datetime
 import re
+import time
 
 from .delivery import JSON, TEXT, Answer
 
@@ -98,10 +100,61 @@ def page_of(items, call):
             "total": len(items)}
 
 
+# What everybody hears, one after the other and round again: name, artist, album, seconds
+TRACKS = (
+    ("Loopback", "The Public Clients", "One Two Seven", 214),
+    ("State of Mine", "Nonce", "Used Once", 187),
+    ("Bearer of Good News", "Authorization Header", "Six Seven Fifty", 243),
+    ("Redirect Me Home", "The Callbacks", "Exact Match", 201),
+    ("Refresh", "Six Months", "Until We Meet Again", 176),
+    ("Proof Key", "Verifier & Challenge", "Forty-Three Characters", 229),
+)
+ROUND_S = sum(seconds for *_, seconds in TRACKS)
+
+
+def track(index):
+    name, artist, album, seconds = TRACKS[index % len(TRACKS)]
+    number = f"{index % len(TRACKS):022d}"
+    return {"id": number, "type": "track", "uri": f"spotify:track:{number}", "name": name,
+            "artists": [{"name": artist, "type": "artist"}], "duration_ms": seconds * 1000,
+            "album": {"name": album, "type": "album", "images": [{"url": f"https://i.scdn.co/image/{number}",
+                                                                 "height": 640, "width": 640}]},
+            "external_urls": {"spotify": f"https://open.spotify.com/track/{number}"}}
+
+
+def now_playing():
+    """Which track, and how many seconds of it have been played."""
+    played = time.time() % ROUND_S
+    for index, (*_, seconds) in enumerate(TRACKS):
+        if played < seconds:
+            return index, played
+        played -= seconds
+    return 0, 0
+
+
+def playlist_of(user):
+    return {"type": "playlist", "uri": f"spotify:user:{user.name}:playlist:37i9dQZF1DX4sWSpwq3LiO"}
+
+
+def currently_playing(_call, token, behaviours):
+    if behaviours.playing == "nothing":
+        return Answer(204)
+    index, seconds = now_playing()
+    item = None if behaviours.playing == "advertisement" else track(index)
+    return Answer(200, {"timestamp": int(time.time() * 1000), "is_playing": behaviours.playing != "paused",
+                        "progress_ms": int(seconds * 1000), "item": item, "context": playlist_of(token.user),
+                        "currently_playing_type": "track" if item else "ad", "actions": {"disallows": {}}})
+
+
 def recently_played(call, token, _behaviours):
-    played = {"track": {"id": "6rqhFgbbKwnb9MLmUQDhG6", "name": f"Played by {token.user.name}"},
-              "played_at": "2026-11-21T20:00:00.000Z", "context": None}
-    return Answer(200, page_of([played], call))
+    index, seconds = now_playing()
+    items, ended_at = [], time.time() - seconds
+    for back in range(1, 1 + min(int(call.query.get("limit", 20)), 50)):
+        at = datetime.datetime.fromtimestamp(ended_at, datetime.timezone.utc)
+        items.append({"track": track(index - back), "context": playlist_of(token.user),
+                      "played_at": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"})
+        ended_at -= items[-1]["track"]["duration_ms"] / 1000
+    return Answer(200, page_of(items, call))
 
 
 def playlists(call, token, _behaviours):
@@ -131,6 +184,7 @@ def search(call, _token, _behaviours):
 # path, what answers it, the scope it takes
 ENDPOINTS = (
     ("/v1/me", me, ""),
+    ("/v1/me/player/currently-playing", currently_playing, "user-read-currently-playing"),
     ("/v1/me/player/recently-played", recently_played, "user-read-recently-played"),
     ("/v1/me/playlists", playlists, "playlist-read-private"),
     ("/v1/albums/[0-9A-Za-z]{22}", album, None),

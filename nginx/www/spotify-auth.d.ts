@@ -82,7 +82,7 @@ export type Code =
   | "request_too_large"
   | "server_error";
 
-/** Why the service did not do it. After `temporarily_unavailable` nobody is logged out and nothing is lost: try again. */
+/** Why the service did not do it. After `temporarily_unavailable` nobody is logged out, nothing is lost: try again. */
 export class AuthError extends Error {
   readonly name: "AuthError";
   readonly code: Code | (string & {});
@@ -119,8 +119,8 @@ export class SpotifyAuth extends EventTarget {
   sessions(): Promise<ListedSession[]>;
 
   /** An access token that is good for half a minute at least, where Spotify's live that long. It is kept in memory and
-   *  shared with other tabs of this origin, and asked for anew when it runs out: call this before each use. With a scope
-   *  that was not granted it rejects with `insufficient_scope`. */
+   *  shared with other tabs of this origin, and asked for anew when it runs out: call this before each use. With a
+   *  scope that was not granted it rejects with `insufficient_scope`. */
   token(options?: {scope?: string | string[]}): Promise<Token>;
 
   /** A new token; one that is younger than ten seconds stays. For when Spotify has refused the other. */
@@ -129,10 +129,10 @@ export class SpotifyAuth extends EventTarget {
   /** Ends this session, all of this user's, or the one with that id. */
   logout(options?: {all?: boolean; id?: string}): Promise<void>;
 
-  /** Calls the Web API without a token in the browser: `fetch("me/playlists?limit=5")`; "/v1/me" and Spotify's own `next`
-   *  links do as well. Resolves to what Spotify said, errors included; rejects with an AuthError when it was not asked.
-   *  A 401 is tried once more after a renewal. After a 429, or a 503 that is safe to repeat, it waits once, for at most 10
-   *  seconds of `Retry-After`, and tries again. */
+  /** Calls the Web API without a token in the browser: `fetch("me/playlists?limit=5")`; "/v1/me" and Spotify's own
+   *  `next` links do as well. Resolves to what Spotify said, errors included; rejects with an AuthError when Spotify was
+   *  not asked. A 401 is tried once more after a renewal. After a 429, or a 503 that is safe to repeat, it waits once,
+   *  for at most 10 seconds of `Retry-After`, and tries again. */
   fetch(path: string | URL, init?: RequestInit): Promise<Response>;
 
   addEventListener<T extends keyof Events>(

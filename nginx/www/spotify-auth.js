@@ -5,6 +5,7 @@ const EARLY_S = 30; // no token with less of its life left is given out of the c
 const SOON_S = 14 * 86400;
 const WAIT_MAX_S = 10;
 const ANSWER_MS = 20000;
+const TURN_MS = 3000;
 const AWAY = {error: "temporarily_unavailable", error_description: "The service cannot be reached."};
 
 const words = (scope) => String(scope ?? "").split(/[ ,]+/).filter(Boolean);
@@ -94,10 +95,8 @@ export class SpotifyAuth extends EventTarget {
   async token({scope} = {}) {
     const wanted = words(scope);
     const path = "/token" + (wanted[0] ? "?scope=" + encodeURIComponent(wanted.join(" ")) : "");
-    // The tabs take turns: whoever comes second finds what the first one shared.
-    const ask = async () => this.#cached(wanted) ?? this.#keep(await this.#ask(path));
-    return this.#cached(wanted) ??
-      this.#once(path, () => navigator?.locks ? navigator.locks.request(this.#base, ask) : ask());
+    return this.#cached(wanted) ?? this.#once(path, () =>
+      this.#inTurn(async () => this.#cached(wanted) ?? this.#keep(await this.#ask(path))));
   }
 
   refresh() {
@@ -155,6 +154,14 @@ export class SpotifyAuth extends EventTarget {
     if (body.error === "login_required") this.#become(null);
     if (!answer.ok || body.error) throw new AuthError(typeof body.error === "string" ? body : AWAY, answer);
     return {body, at, tick, now: Date.parse(answer.headers.get("Date")) || at};
+  }
+
+  // One tab after the other: whoever comes second finds what the first one shared. But nobody waits long for another.
+  #inTurn(work) {
+    let begun;
+    if (!navigator?.locks) return work();
+    return navigator.locks.request(this.#base, {signal: AbortSignal.timeout(TURN_MS)}, () => begun = work())
+      .catch(() => begun ?? work());
   }
 
   #once(path, work) {

@@ -1,11 +1,11 @@
-// nginx/www/spotify-auth.js against a service of a few lines, for what a real one does seldom: odd clocks, late answers,
-// other tabs. node --test tests/web/module.test.mjs
+// nginx/www/spotify-auth.js against a service of a few lines, for what a real one does seldom: odd clocks, late
+// answers, other tabs. node --test tests/web/module.test.mjs
 import assert from "node:assert/strict";
 import {afterEach, beforeEach, test} from "node:test";
 
 const PAGE = "https://app.example/list?page=2#song";
 const locks = []; // names, as they were asked for
-let turn = Promise.resolve();
+let turn = Promise.resolve(), isHeld = false;
 
 // The module looks at these when it is loaded.
 globalThis.location = new URL(PAGE);
@@ -13,8 +13,9 @@ Object.defineProperty(globalThis, "navigator", {
   configurable: true,
   value: {
     locks: {
-      request(name, work) {
+      request(name, {signal}, work) {
         locks.push(name);
+        if (isHeld) return new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
         turn = turn.then(work, work);
         return turn;
       },
@@ -126,7 +127,8 @@ test("a token is asked for once, with cookies and the header, until shortly befo
   const base = mount();
   const auth = new SpotifyAuth({base});
   answer(`GET ${base}/token`, token("first"), token("second"));
-  assert.deepEqual(await auth.token(), {access_token: "first", token_type: "Bearer", expires_in: 3600, scope: "one two"});
+  const first = {access_token: "first", token_type: "Bearer", expires_in: 3600, scope: "one two"};
+  assert.deepEqual(await auth.token(), first);
   const {init} = calls[0];
   assert.equal(init.credentials, "include");
   assert.equal(init.headers.get("X-Requested-With"), "spotify-auth");
@@ -279,7 +281,8 @@ test("logout() says what to end, drops the token and is told", async () => {
   assert.deepEqual(events, [["logout"]]);
   await assert.rejects(auth.token(), {code: "login_required"});
   await auth.logout({all: true});
-  assert.deepEqual(calls.filter(({call}) => call.endsWith("logout")).map(({init}) => String(init.body)), ["", "all=true"]);
+  const bodies = calls.filter(({call}) => call.endsWith("logout")).map(({init}) => String(init.body));
+  assert.deepEqual(bodies, ["", "all=true"]);
 });
 
 test("a logout that fails changes nothing", async () => {
@@ -423,6 +426,19 @@ test("tabs take turns at the service", async () => {
   assert.deepEqual(locks, Array(2).fill(location.origin + base));
 });
 
+test("a tab that never ends its turn holds nobody up for long", async () => {
+  const base = mount();
+  const auth = new SpotifyAuth({base});
+  answer(`GET ${base}/token`, json(503, {error: "temporarily_unavailable"}), token("first"));
+  isHeld = true;
+  const alive = setInterval(() => {}, 1000); // Node does not wait for AbortSignal.timeout()
+  await assert.rejects(auth.token(), {code: "temporarily_unavailable"});
+  isHeld = false;
+  clearInterval(alive);
+  assert.equal((await auth.token()).access_token, "first");
+  assert.equal(calls.length, 2);
+});
+
 // The Web API
 
 test("paths of the Web API, as Spotify writes them, go to the proxy", async () => {
@@ -475,7 +491,8 @@ test("a 401 of somebody who is logged out is a logout", async () => {
 
 for (const [status, method, wait, tries] of [
   [429, "GET", "1", 2], [429, "POST", "1", 2], [503, "GET", "1", 2], [503, "PUT", "1", 2], [503, "POST", "1", 1],
-  [429, "GET", "11742", 1], [429, "GET", null, 1], [503, "GET", "Sun, 22 Nov 2026 10:00:00 GMT", 1], [500, "GET", "1", 1],
+  [429, "GET", "11742", 1], [429, "GET", null, 1], [503, "GET", "Sun, 22 Nov 2026 10:00:00 GMT", 1],
+  [500, "GET", "1", 1],
 ]) {
   test(`${method} that gets ${status} with Retry-After ${wait} is sent ${tries} time(s)`, async () => {
     const auth = new SpotifyAuth();
@@ -491,7 +508,8 @@ for (const [status, method, wait, tries] of [
 test("what the service itself refuses is an AuthError; what Spotify says is the answer", async () => {
   const auth = new SpotifyAuth();
   answer("GET /spotify/v1/none", json(404, {error: "not_found", error_description: "Not passed on."}));
-  await assert.rejects(auth.fetch("none"), {name: "AuthError", code: "not_found", status: 404, message: "Not passed on."});
+  const refusal = {name: "AuthError", code: "not_found", status: 404, message: "Not passed on."};
+  await assert.rejects(auth.fetch("none"), refusal);
   answer("GET /spotify/v1/me", json(503, {error: "temporarily_unavailable"}, {"Retry-After": "60"}));
   await assert.rejects(auth.fetch("me"), {code: "temporarily_unavailable", retryAfter: 60});
   answer("GET /spotify/v1/me", new Response("Active premium subscription required", {status: 403}));

@@ -1,4 +1,4 @@
-// For Node: what a browser adds to fetch() (cookies), and the person in front of it, who agrees at the simulated Spotify.
+// For Node: what a browser adds to fetch() (cookies), and the person before it, who agrees at the simulated Spotify.
 
 export class Person {
   #cookies = new Map();

@@ -25,6 +25,10 @@ SETTINGS = """
     DRAIN_TIMEOUT_S LOG_LEVEL
 """.split()
 
+# What nginx/www/app.js offers to ask for, besides the settings' own default.
+SCOPE = "user-read-private user-read-email"
+PAGE_SCOPE = "user-read-currently-playing user-read-recently-played user-top-read playlist-read-private"
+
 
 class Problem(Exception):
     """One line for the person at the console."""
@@ -217,6 +221,9 @@ def run(stopped):
 
         default(settings, "SPOTIFY_REDIRECT_URI", lambda: url + "/auth/callback")
         default(settings, "SESSION_KEYS", lambda: session_keys(stack))
+        scope = value_of(settings, "SPOTIFY_SCOPE") if is_given(settings, "SPOTIFY_SCOPE") else SCOPE
+        allowed = dict.fromkeys([*scope.split(), *PAGE_SCOPE.split()])
+        default(settings, "SPOTIFY_SCOPE_ALLOWED", lambda: " ".join(allowed))
         default(settings, "LISTEN", lambda: f"unix:{KEPT / 'spotify-auth.sock'}")
         replace(settings, {"LISTEN": value_of(settings, "LISTEN")})
         if simulated:

@@ -15,6 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from browser import Browser  # noqa: E402
+from chromium import chromium, page  # noqa: E402, F401
 from evidence import Evidence  # noqa: E402
 from sessions import close_breakers  # noqa: E402
 from stack import Stack  # noqa: E402
@@ -54,7 +55,8 @@ def running(**options):
 def shared_stack():
     settings = {"ALLOWED_ORIGINS": LISTED_ORIGIN, "LOG_LEVEL": "debug",
                 "SWAP_REDIRECT_URIS": APP_URIS, "DEVICE_LOGIN": "on",
-                "SPOTIFY_SCOPE_ALLOWED": "user-read-private user-read-email streaming playlist-read-private"}
+                "SPOTIFY_SCOPE_ALLOWED": "user-read-private user-read-email streaming playlist-read-private "
+                                         "user-read-currently-playing user-read-recently-played"}
     with running(services=2, workers=2, settings=settings) as stack:
         yield stack
 

@@ -16,7 +16,6 @@ from stack import wait_until
 from terminal import Terminal, connect, open_page, submit
 from test_nginx import get
 from test_oauth_libraries import node  # noqa: F401
-from test_page import driver, page  # noqa: F401
 
 ON = {"DEVICE_LOGIN": "on"}
 CONSONANTS = "BCDFGHJKLMNPQRSTVWXZ"

@@ -95,6 +95,12 @@ def test_run_serves_the_page_and_a_login(run):
     assert browser.token().status_code == 200
 
 
+def test_run_lets_the_page_ask_for_what_it_offers(run):
+    offered = re.findall(r'^  "([a-z-]+)": "', (TREE / "nginx" / "www" / "app.js").read_text(), re.M)
+    assert len(offered) >= 6
+    assert Browser(run).authorize(scope=" ".join(offered)).status_code == 302
+
+
 def test_run_keeps_keys_for_its_owner_alone(run):
     kept = run.tree / ".run"
     assert stat.S_IMODE((kept / "session-keys").stat().st_mode) == 0o600

@@ -285,6 +285,15 @@ test("logout() says what to end, drops the token and is told", async () => {
   assert.deepEqual(bodies, ["", "all=true"]);
 });
 
+test("logout() is told also where nobody had asked who is there", async () => {
+  const base = mount();
+  const auth = new SpotifyAuth({base});
+  const events = log(auth);
+  answer(`POST ${base}/logout`, json(204));
+  await auth.logout();
+  assert.deepEqual(events, [["logout"]]);
+});
+
 test("a logout that fails changes nothing", async () => {
   const base = mount();
   const auth = new SpotifyAuth({base});
@@ -404,6 +413,31 @@ test("what another tab got is not asked for again", async () => {
   assert.equal(one.access_token, "first");
   assert.equal(count(`GET ${base}/token`), 1);
   assert.deepEqual(Object.keys(one).sort(), ["access_token", "expires_in", "scope", "token_type"]);
+});
+
+test("a token of a tab that does not know whose it is, is not taken for this user's", async () => {
+  const base = mount();
+  const here = new SpotifyAuth({base});
+  answer(`GET ${base}/session`, json(200, ADA));
+  answer(`GET ${base}/token`, token("somebody's"), token("ada's"));
+  await here.session();
+  await new SpotifyAuth({base}).token();
+  await heard();
+  assert.equal((await here.token()).access_token, "ada's");
+});
+
+test("a token that came after nobody was found is dropped, too, when another tab logs out", async () => {
+  const base = mount();
+  const here = new SpotifyAuth({base}), there = new SpotifyAuth({base});
+  answer(`GET ${base}/session`, json(200, NOBODY));
+  answer(`GET ${base}/token`, token("first"), json(401, LOGIN_REQUIRED));
+  answer(`POST ${base}/logout`, json(204));
+  await Promise.all([here.session(), there.session()]);
+  await heard();
+  await here.token();
+  await there.logout();
+  await heard();
+  await assert.rejects(here.token(), {code: "login_required"});
 });
 
 test("a token that a tab heard of late is as old as it is", async () => {

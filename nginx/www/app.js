@@ -133,7 +133,7 @@ function showIn(session) {
   $("days").textContent = days > 0 ? `in ${plural(days, "day")}` : `in ${plural(Math.floor(reauth_in / 3600), "hour")}`;
   $("until").max = reauth_by - authorized_at;
   $("until").value = reauth_in;
-  $("until-text").textContent = `On ${date(reauth_by)} Spotify wants to be asked again, six months after you agreed.`;
+  $("until-text").textContent = `Until ${date(reauth_by)}. Then Spotify wants you to agree again.`;
   $("until-ask").hidden = soon !== authorized_at;
   showScopes(session.scope.split(" "));
   switchTo("in");

@@ -17,6 +17,13 @@ TAB, ENTER = "\ue004", "\ue007"
 PLAYER = "user-read-currently-playing user-read-recently-played"
 
 
+def log_in_as_listener(page):
+    page.open(f"/auth/authorize?scope={PLAYER}&return_to=/".replace(" ", "%20"))
+    page.wait_text("Simulated Spotify")
+    agree(page)
+    page.wait_text("Before that")
+
+
 # From the login to the logout
 
 
@@ -111,6 +118,7 @@ def test_page_asks_for_more_scopes_and_shows_what_plays(page, stack):
     stack.spotify.behave("api", playing="advertisement")
     page.reload()
     page.wait_text("Recently played")
+    assert not [line for line in page.console() if "Content Security Policy" in line], "a cover was asked for"
 
 
 def test_page_after_declining_more_scopes_is_as_before(page):
@@ -303,8 +311,8 @@ def test_sessions_of_other_browsers_are_listed_and_ended(page, stack):
 
 
 def test_page_of_one_user_shows_nothing_of_the_one_before(page):
-    log_in(page)
-    page.wait_text("ada@example.com")
+    log_in_as_listener(page)
+    page.wait_text("Ada Lovelace")
     first = page.tab()
     page.new_tab()
     page.open("/auth/authorize")
@@ -314,7 +322,9 @@ def test_page_of_one_user_shows_nothing_of_the_one_before(page):
     page.wait_text("grace@example.com")
     page.switch(first)
     page.wait_text("grace@example.com")
-    assert "ada" not in page.text().lower()
+    page.wait_text("You have not allowed this page to see that yet.")
+    assert "ada" not in page.text().lower() and "Before that" not in page.text()
+    assert not page.run("return document.querySelector('#track').checkVisibility()")
 
 
 # What it weighs, where it asks, what it lets others do
@@ -323,10 +333,7 @@ def test_page_of_one_user_shows_nothing_of_the_one_before(page):
 def test_page_fits_a_phone(page):
     page.resize(390, 844)
     page.check("13-phone-logged-out")
-    page.open(f"/auth/authorize?scope={PLAYER}&return_to=/".replace(" ", "%20"))
-    page.wait_text("Simulated Spotify")
-    agree(page)
-    page.wait_text("Before that")
+    log_in_as_listener(page)
     page.wait_text("this one", "#sessions")
     assert page.run("return document.documentElement.scrollWidth") == 390
     small = page.run("""return [...document.querySelectorAll("a, button")].filter((one) => one.checkVisibility())

@@ -75,6 +75,7 @@ export type Code =
   | "login_required"
   | "insufficient_scope"
   | "temporarily_unavailable"
+  | "rate_limited"
   | "forbidden"
   | "invalid_request"
   | "not_found"

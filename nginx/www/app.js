@@ -35,6 +35,7 @@ let timer, looking;
 const $ = (id) => document.getElementById(id);
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const minutes = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+const loginOf = ({authorized_at, user}) => `${authorized_at} ${user.account_id ?? user.id}`;
 const secondsTo = (end) => Math.max(0, Math.ceil((end - performance.now()) / 1000));
 
 function make(tag, properties, ...children) {
@@ -123,8 +124,8 @@ function showAway(seconds) {
 function showIn(session) {
   const {user, authorized_at, reauth_by, reauth_in} = session;
   tokenEnds = performance.now() + session.expires_in * 1000;
-  if (shown !== authorized_at) forget();
-  shown = authorized_at;
+  if (shown !== loginOf(session)) forget();
+  shown = loginOf(session);
   $("who").textContent = user.display_name ?? user.id ?? "Somebody at Spotify";
   $("initials").textContent = $("who").textContent.split(/\s+/, 2).map((word) => [...word][0]).join("").toUpperCase();
   paint($("initials"), user.account_id ?? user.id);
@@ -134,7 +135,7 @@ function showIn(session) {
   $("until").max = reauth_by - authorized_at;
   $("until").value = reauth_in;
   $("until-text").textContent = `Until ${date(reauth_by)}. Then Spotify wants you to agree again.`;
-  $("until-ask").hidden = soon !== authorized_at;
+  $("until-ask").hidden = soon !== shown;
   showScopes(session.scope.split(" "));
   switchTo("in");
 }
@@ -254,7 +255,7 @@ async function lookNow() {
   const wait_s = await showSpotify(session.scope.split(" "));
   await showSessions().catch((error) => note("sessions-note", explain(error)));
   if (session.expires_in < 60) await showRenewed();
-  return told === session.authorized_at ? wait_s : 0;
+  return told === loginOf(session) ? wait_s : 0;
 }
 
 /** The token that was about to end was renewed on the way to Spotify. */
@@ -288,14 +289,14 @@ function wordOfLogin(but = "You are not logged in.") {
   return `${Object.hasOwn(LOGIN_ERRORS, error) ? LOGIN_ERRORS[error] : LOGIN_ERRORS.login_failed} ${but}`;
 }
 
-/** Goes to Spotify for scopes that the service may ask for; its refusal of a token knows which. */
+/** Goes to Spotify for scopes, if the service may ask for them: then its refusal of a token says where a login does. */
 async function askFor(scope) {
   try {
     await auth.token({scope});
     await look();
   } catch (error) {
     if (error.code !== "insufficient_scope") throw error;
-    if (new URL(error.loginUrl).searchParams.has("scope")) location.assign(error.loginUrl);
+    if (error.loginUrl) location.assign(error.loginUrl);
     else say("This service may not ask for that. Its operator can allow it, in SPOTIFY_SCOPE_ALLOWED.");
   }
 }
@@ -348,12 +349,12 @@ function tick() {
 }
 
 auth.addEventListener("login", ({detail}) => {
-  told = detail.authorized_at;
+  told = loginOf(detail);
   look();
 });
 auth.addEventListener("logout", () => showOut("Your session has ended. Please log in again."));
 auth.addEventListener("reauth-soon", ({detail}) => {
-  soon = detail.authorized_at;
+  soon = loginOf(detail);
   say("Spotify will soon want to be asked again.");
 });
 document.addEventListener("visibilitychange", () => document.hidden || look());

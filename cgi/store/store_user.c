@@ -143,13 +143,16 @@ static enum err end_named(struct store *store, const struct buf *user, const str
         counts[i] = 2;
     }
     enum err err = redis_pipeline(store->redis, args, counts, count, answers);
+    bool are_numbers = err == OK;
     for (size_t i = 0; i < count; i++) {
         if (err == OK) { /* 1 or 0: a name may outlive its session */
+            are_numbers = are_numbers && answers[i].type == REDIS_IS_INTEGER;
             metrics_add(METRIC_SESSIONS_ENDED, METRIC_ENDED_LOGOUT_ALL, answers[i].integer);
+            redis_value_clear(&answers[i]);
         }
         buf_clear(&keys[i]);
     }
-    return err ? err : forget_named(store, user, shown, names);
+    return are_numbers ? forget_named(store, user, shown, names) : ERR_STORE;
 }
 
 /* A session that a login adds meanwhile is either ended, too, or keeps its name in the set. */

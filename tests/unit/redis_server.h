@@ -6,6 +6,7 @@
 #include "fiber_body.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -67,10 +68,19 @@ static void server_make_dir(void)
     snprintf(server_socket, sizeof(server_socket), "%s/redis.sock", server_dir);
 }
 
+static int server_remove_entry(const char *path, const struct stat *status, int type,
+                               struct FTW *where)
+{
+    (void)status;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+/* With what a test has had Redis write there. */
 static void server_remove_dir(void)
 {
-    unlink(server_socket);
-    rmdir(server_dir);
+    nftw(server_dir, server_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 #endif

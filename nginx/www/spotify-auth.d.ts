@@ -81,6 +81,7 @@ export type Code =
   | "not_found"
   | "method_not_allowed"
   | "request_too_large"
+  | "rate_limited"
   | "server_error";
 
 /** Why the service did not do it. After `temporarily_unavailable` nobody is logged out, nothing is lost: try again. */

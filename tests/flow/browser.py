@@ -51,9 +51,12 @@ class Recorder:
 
     def __init__(self):
         self.answers = []
+        self.listener = None  # is told of each as well
 
     def add(self, answer):
         self.answers.append(answer)
+        if self.listener:
+            self.listener(answer)
 
     def find(self, secret):
         """[(answer, where)] of all places that show the secret, raw or percent-encoded."""

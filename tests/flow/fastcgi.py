@@ -154,8 +154,15 @@ class Connection:
         self.close()
 
 
+listeners = []  # are told of what was asked, and its Reply
+
+
 def ask(path, pairs=None, body=b"", timeout_s=5):
     """One request on a connection of its own: its Reply."""
+    pairs = variables() if pairs is None else pairs
     with Connection(path, timeout_s) as connection:
-        connection.send(request(variables() if pairs is None else pairs, body, flags=0))
-        return connection.reply()
+        connection.send(request(pairs, body, flags=0))
+        reply = connection.reply()
+    for tell in listeners:
+        tell(pairs, reply)
+    return reply

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import json
 import shutil
 import subprocess
 
@@ -10,6 +11,8 @@ from stack import TREE, find_program
 SOURCES = TREE / "tests" / "npm"
 INSTALLED = TREE / "build" / "npm"
 INSTALL_TIMEOUT_S = 300
+# Node 18 has it as an experiment, later ones always.
+CRYPTO = "--experimental-global-webcrypto"
 
 
 @functools.cache
@@ -28,3 +31,12 @@ def installed():
             subprocess.run(command, cwd=INSTALLED, check=True, timeout=INSTALL_TIMEOUT_S, stdin=subprocess.DEVNULL)
             done.write_text(lock)
     return INSTALLED
+
+
+def node(script, *arguments):
+    """What a script of tests/npm prints, as JSON."""
+    home = installed()
+    shutil.copy(SOURCES / script, home)
+    done = subprocess.run([find_program("node"), CRYPTO, script, *arguments], cwd=home, text=True, timeout=60,
+                          stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True)
+    return json.loads(done.stdout)

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import fastcgi
+import npm
 import sessions
 from browser import Browser, redirect_of
 from conftest import running
@@ -15,7 +16,6 @@ from sessions import keys, redis_away, together
 from stack import wait_until
 from terminal import Terminal, connect, open_page, submit
 from test_nginx import get
-from test_oauth_libraries import node  # noqa: F401
 
 ON = {"DEVICE_LOGIN": "on"}
 CONSONANTS = "BCDFGHJKLMNPQRSTVWXZ"
@@ -565,14 +565,14 @@ def test_a_terminal_with_authlib_keeps_the_handle_alone(stack, terminal, tmp_pat
         assert token["access_token"] in stack.spotify.secrets("access_token")
 
 
-def test_a_terminal_with_openid_client(stack, terminal, node, tmp_path):  # noqa: F811
+def test_a_terminal_with_openid_client(stack, terminal, tmp_path):
     kept = tmp_path / "handle"
-    with sessions.meanwhile(lambda: node("terminal.mjs", stack.url + "/auth", str(kept))) as token:
+    with sessions.meanwhile(lambda: npm.node("terminal.mjs", stack.url + "/auth", str(kept))) as token:
         shown = tmp_path / "handle.code"
         terminal.codes = {"user_code": wait_until(lambda: shown.exists() and shown.read_text(), 30, "the code")}
         assert_page(connect(Browser(stack), terminal), 200, CLOSE)
         assert token.result(60)["access_token"] in stack.spotify.secrets("access_token")
-    again = node("terminal.mjs", stack.url + "/auth", str(kept))
+    again = npm.node("terminal.mjs", stack.url + "/auth", str(kept))
     assert again["access_token"] in stack.spotify.secrets("access_token")
     assert kept.read_text() not in again.values()
 

@@ -2,7 +2,6 @@
 npm."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -10,30 +9,14 @@ import pytest
 import npm
 from clients import Client
 from conftest import running
-from stack import find_program
 
 BOB = Client("bob-1_Z")
-# Node 18 has it as an experiment, later ones always.
-CRYPTO = "--experimental-global-webcrypto"
 
 
 @pytest.fixture(scope="module")
 def stack():
     with running(services=1, workers=1, settings={"SERVICE_CLIENTS": BOB.entry}) as stack:
         yield stack
-
-
-@pytest.fixture(scope="module")
-def node():
-    """run(script, *arguments): what a script of tests/npm prints, as JSON."""
-    home = npm.installed()
-
-    def run(script, *arguments):
-        shutil.copy(npm.SOURCES / script, home)
-        done = subprocess.run([find_program("node"), CRYPTO, script, *arguments], cwd=home, text=True, timeout=60,
-                              stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True)
-        return json.loads(done.stdout)
-    return run
 
 
 def endpoint(stack):
@@ -51,12 +34,12 @@ def test_authlib_gets_the_app_token(stack):
     assert token["access_token"] in stack.spotify.secrets("access_token") and token["token_type"] == "Bearer"
 
 
-def test_openid_client_gets_the_app_token(stack, node):
+def test_openid_client_gets_the_app_token(stack):
     """It form-encodes "-" and "_" of name and secret, too, as RFC 6749 2.3.1 allows."""
-    token = node("app_token.mjs", endpoint(stack), BOB.name, BOB.secret)
+    token = npm.node("app_token.mjs", endpoint(stack), BOB.name, BOB.secret)
     assert token["access_token"] in stack.spotify.secrets("access_token") and 0 < token["expires_in"] <= 3600
 
 
-def test_openid_client_understands_the_refusal(stack, node):
-    refusal = node("app_token.mjs", endpoint(stack), BOB.name, "wrong")
+def test_openid_client_understands_the_refusal(stack):
+    refusal = npm.node("app_token.mjs", endpoint(stack), BOB.name, "wrong")
     assert refusal["status"] == 401 and refusal["challenges"][0]["scheme"] == "basic"

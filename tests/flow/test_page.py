@@ -73,7 +73,7 @@ def test_page_by_keyboard_alone(page):
     page.wait_text("Simulated Spotify")
     agree(page)
     page.wait_text("Renew now")
-    for _ in range(20):
+    for _ in range(90):  # each other session of this user's has a button
         page.press(TAB)
         if page.run("return document.activeElement.id") == "logout":
             break
@@ -361,7 +361,8 @@ def test_page_asks_no_other_host_and_is_small(page, stack, capsys):
         print(f"\nthe page: {sent} bytes on the wire in {len(entries)} answers, {files} unpacked")
     assert any(name.endswith("/spotify-auth.js") for name, *_ in entries)
     assert sent < files < SIZE_MAX
-    assert sum(path.stat().st_size for path in pathlib.Path(TREE, "nginx", "www").iterdir()) < SIZE_MAX
+    files_of_page = [path for path in pathlib.Path(TREE, "nginx", "www").iterdir() if path.name != "openapi.yaml"]
+    assert sum(path.stat().st_size for path in files_of_page) < SIZE_MAX
 
 
 def test_page_policy_is_strict_and_holds(page):

@@ -22,6 +22,7 @@ from stack import Stack, start_spotify, wait_until
 URL_SAFE_256_BITS = re.compile(r"[A-Za-z0-9_-]{43}")
 JSON = {"Accept": "application/json"}
 REPLAY_S = 60
+LOGIN_TTL_S = 600
 BRIEF_S = 2
 
 
@@ -85,14 +86,18 @@ def in_background(function, *arguments):
 # For the test at the end, which comes after those of all files: by then the login is old enough
 
 
-@pytest.fixture(scope="session", autouse=True)
-def aged_login(shared_stack):
-    browser = Browser(shared_stack)
-    shared_stack.spotify.reset("behaviour", "hanging", "clock")
+def log_in_to_age(stack):
+    browser = Browser(stack)
     # Its own user: other tests end all of theirs.
     url = begin(browser, user="methuselah", return_to="/aged")
     answer = browser.callback(url)
     return browser, url, answer, time.monotonic()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aged_login(shared_stack):
+    shared_stack.spotify.reset("behaviour", "hanging", "clock")
+    return log_in_to_age(shared_stack)
 
 
 # A good callback
@@ -805,6 +810,9 @@ def test_40_after_a_killed_worker_the_first_reload_alone_waits(make_stack):
 @pytest.mark.late
 def test_18_same_callback_after_a_minute_is_the_redirect_alone(stack, aged_login):
     browser, url, first, at = aged_login
+    if time.monotonic() - at > LOGIN_TTL_S / 2:  # a slow run: too old to be known
+        browser, url, first, at = log_in_to_age(stack)
+        stack.spotify.reset("counters")
     time.sleep(max(0, REPLAY_S + 2 - (time.monotonic() - at)))
     again = browser.callback(url)
     assert (again.status_code, redirect_of(again)) == (303, redirect_of(first))

@@ -116,9 +116,10 @@ class Trial:
         self.sessions += new
         return new
 
-    async def _keep_logging_in(self, every_s):
-        """More people come while things go wrong; whose login fails tries again another day."""
-        while True:
+    async def _keep_logging_in(self, every_s, over):
+        """More people come while things go wrong; whose login fails tries again another day. Ended by over, since
+        wait_for may swallow a cancellation."""
+        while not over.is_set():
             await asyncio.sleep(every_s)
             self.users += 1
             with contextlib.suppress(AssertionError, TypeError, OSError, asyncio.TimeoutError):
@@ -127,7 +128,8 @@ class Trial:
 
     async def _under_load(self, fault):
         load = PacedLoad(self.stack.url, self.sessions, CLIENTS, self.random)
-        logins = asyncio.ensure_future(self._keep_logging_in(0.1))
+        over = asyncio.Event()
+        logins = asyncio.ensure_future(self._keep_logging_in(0.1, over))
         begun = time.monotonic()
         await asyncio.sleep(BEFORE_S)
         rate = len(load.answers) / (time.monotonic() - begun)
@@ -135,7 +137,7 @@ class Trial:
         result = await asyncio.to_thread(fault)
         mended = time.monotonic()
         await asyncio.sleep(AFTER_S)
-        logins.cancel()
+        over.set()
         await asyncio.gather(logins, return_exceptions=True)
         await load.stop()
         return load.answers, rate, struck, mended, result

@@ -32,7 +32,7 @@ PACKAGES_RUN := redis-server nginx python3 python3-aiohttp python3-requests pyth
 # Debian's npm goes with Debian's nodejs alone; where there is another npm, its own is there as well.
 NPM := $(if $(shell command -v npm),,nodejs npm)
 PACKAGES_TEST := clang clang-format clang-tidy libclang-rt-dev llvm cppcheck libcmocka-dev python3-pytest faketime spawn-fcgi \
-	openssl chromium chromium-driver spin python3-authlib python3-jsonschema python3-yaml $(NPM)
+	openssl curl chromium chromium-driver spin python3-authlib python3-jsonschema python3-yaml $(NPM)
 PACKAGES_UNIT := make libcmocka-dev redis-server binutils ca-certificates
 PACKAGES_BENCH := wrk libnginx-mod-http-echo
 PACKAGES_FAULTS := python3-pytest faketime wrk

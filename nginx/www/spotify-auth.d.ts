@@ -12,7 +12,8 @@ export interface Options {
 
 export interface LoginOptions {
   /** Where the login ends, relative to the page or a whole URL; the page itself if not said. It gets `?error=` when the
-   *  login failed: `access_denied`, `server_error`, `login_failed` or `temporarily_unavailable`. */
+   *  login failed: `access_denied`, `server_error`, `login_failed` or `temporarily_unavailable`; the next try starts
+   *  without it. */
   returnTo?: string | URL;
   /** To be asked for besides what was granted before; the service's own default if not said. */
   scope?: string | string[];
@@ -60,11 +61,11 @@ export interface Token {
   scope: string;
 }
 
-/** Each is null where it is not known. */
 export interface ListedSession {
   /** For `logout({id})`. */
-  id: string | null;
+  id: string;
   current: boolean;
+  /** Seconds since 1970; these are null where they are not known. */
   begun_at: number | null;
   last_used_at: number | null;
   /** Such as "Firefox on Linux". */
@@ -81,7 +82,7 @@ export type Code =
   | "not_found"
   | "method_not_allowed"
   | "request_too_large"
-  | "rate_limited"
+  | "invalid_scope"
   | "server_error";
 
 /** Why the service did not do it. After `temporarily_unavailable` nobody is logged out, nothing is lost: try again. */

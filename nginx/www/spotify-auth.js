@@ -11,7 +11,10 @@ const AWAY = {error: "temporarily_unavailable", error_description: "The service 
 const words = (scope) => String(scope ?? "").split(/[ ,]+/).filter(Boolean);
 
 function andBack(url, page = location?.href) {
-  if (page) url.searchParams.set("return_to", new URL(page, location?.href));
+  if (!page) return url.href;
+  const back = new URL(page, location?.href);
+  if (back.searchParams.has("error")) back.searchParams.delete("error"); // of the login before this one
+  url.searchParams.set("return_to", back);
   return url.href;
 }
 
@@ -150,7 +153,8 @@ export class SpotifyAuth extends EventTarget {
     const at = Date.now(), tick = performance.now();
     const answer = await this.#send(this.#base + path, init, AbortSignal.timeout(ANSWER_MS));
     const body = answer.status === 204 ? {} : Object(await answer.json().catch(() => AWAY));
-    if (turn !== this.#turn) return this.#ask(path, init); // that was about another login
+    // That was about another login. A logout is not sent again: it would end that one.
+    if (turn !== this.#turn && path !== "/logout") return this.#ask(path, init);
     if (body.error === "login_required") this.#become(null);
     if (!answer.ok || body.error) throw new AuthError(typeof body.error === "string" ? body : AWAY, answer);
     return {body, at, tick, now: Date.parse(answer.headers.get("Date")) || at};

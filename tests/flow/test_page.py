@@ -294,6 +294,19 @@ def test_back_to_a_page_of_before_the_logout_shows_nobody(page):
     page.wait_text("Log in with Spotify", "#login")
 
 
+def test_page_out_of_the_back_forward_cache_asks_anew_who_is_there(page, stack):
+    log_in(page)
+    page.wait_text("this one", "#sessions")
+    page.run("window.kept = true")
+    page.open("/icon.svg")
+    other = Browser(stack)
+    assert other.login().status_code == 303
+    assert other.logout(all=True).status_code == 204
+    page.back()
+    page.wait_text("Log in with Spotify", "#login")
+    assert page.run("return window.kept") is True, "it was loaded again"
+
+
 def test_sessions_of_other_browsers_are_listed_and_ended(page, stack):
     others = [Browser(stack), Browser(stack)]
     for other in others:

@@ -65,6 +65,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
+  delete globalThis.document;
   globalThis.fetch = own.fetch;
   Date.now = own.now;
   clock.now = own.tick;
@@ -107,6 +108,16 @@ test("a login leads back to the page it began on", () => {
   const url = new URL(new SpotifyAuth().loginUrl());
   assert.equal(url.origin + url.pathname, "https://app.example/auth/authorize");
   assert.deepEqual([...url.searchParams], [["return_to", PAGE]]);
+});
+
+test("a login after one that failed does not bring the old error back", () => {
+  const back = (page) => new URL(new SpotifyAuth().loginUrl({returnTo: page})).searchParams.get("return_to");
+  location.search = "?page=2&error=access_denied";
+  const after = back();
+  location.href = PAGE;
+  assert.equal(after, PAGE);
+  assert.equal(back("/list?error=login_failed#song"), "https://app.example/list#song");
+  assert.equal(back("/list?q=a%20b"), "https://app.example/list?q=a%20b", "as it was written");
 });
 
 test("a login takes a way back, scopes and the dialog", () => {
@@ -341,6 +352,19 @@ test("a token that was under way while its user logged out is not handed out", a
   await assert.rejects(asked, {code: "login_required"});
 });
 
+test("a logout during which another user logs in is not sent again for that one", async () => {
+  const {base, here, there} = await pair();
+  const late = later();
+  answer(`POST ${base}/logout`, late.promise);
+  const gone = here.logout({all: true});
+  answer(`GET ${base}/session`, json(200, {...ADA, user: {id: "bob", account_id: null}, authorized_at: 2000}));
+  await there.session();
+  await until(() => count(`GET ${base}/session`) === 4);
+  late.done(json(204));
+  await gone;
+  assert.equal(count(`POST ${base}/logout`), 1);
+});
+
 test("reauth-soon is told once for a login, by the service's clock", async () => {
   const base = mount();
   const auth = new SpotifyAuth({base});
@@ -353,6 +377,48 @@ test("reauth-soon is told once for a login, by the service's clock", async () =>
   await auth.session();
   assert.deepEqual(events.map(([type]) => type), ["login", "reauth-soon"]);
   assert.equal(events[1][1].reauth_in, 13 * 86400);
+});
+
+/** A page around the module, and what the module listens to there. */
+function around(base) {
+  const heard = {};
+  const addEventListener = (type, listener) => { heard[type] = listener; };
+  Object.assign(globalThis, {addEventListener, document: {addEventListener, hidden: false}});
+  const auth = new SpotifyAuth({base});
+  delete globalThis.addEventListener;
+  return {auth, heard, events: log(auth)};
+}
+
+test("a page out of the back-forward cache drops its token and asks who is there", async () => {
+  const base = mount();
+  const {auth, heard, events} = around(base);
+  answer(`GET ${base}/session`, json(200, ADA), json(200, NOBODY));
+  answer(`GET ${base}/token`, token("first"), json(401, LOGIN_REQUIRED));
+  await auth.session();
+  await auth.token();
+  heard.pageshow({persisted: false});
+  assert.equal((await auth.token()).access_token, "first");
+  heard.pageshow({persisted: true});
+  await assert.rejects(auth.token(), {code: "login_required"});
+  await until(() => events.length === 2);
+  assert.equal(events[1][0], "logout");
+});
+
+test("a page that is seen again asks who is there, if somebody was", async () => {
+  const base = mount();
+  const {auth, heard, events} = around(base);
+  answer(`GET ${base}/session`, json(200, ADA), () => { throw new TypeError("fetch failed"); }, json(200, NOBODY));
+  heard.visibilitychange();
+  assert.equal(calls.length, 0);
+  await auth.session();
+  document.hidden = true;
+  heard.visibilitychange();
+  assert.equal(calls.length, 1);
+  document.hidden = false;
+  heard.visibilitychange(); // whose failure nobody hears of
+  await until(() => calls.length === 2);
+  await until(() => { heard.visibilitychange(); return events.length === 2; });
+  assert.equal(events[1][0], "logout");
 });
 
 // Other tabs

@@ -48,8 +48,8 @@ def folder():
         shutil.copy(WEB / name, place)
     (place / "Playlists.tsx").write_text(example("tsx", "Playlists.tsx"))
     (place / "Playlists.vue").write_text(example("vue", "Playlists.vue"))
-    script = re.search(r"<script setup lang=\"ts\">\n(.*?)</script>", example("vue", "Playlists.vue"), re.S)[1]
-    (place / "vue-script.ts").write_text(script)
+    scripts = re.findall(r"<script.*?>\n(.*?)</script>", example("vue", "Playlists.vue"), re.S)
+    (place / "vue-script.ts").write_text("".join(scripts))
     (place / "sdks.ts").write_text(AROUND_SDKS + example("js", "web-api-ts-sdk"))
     return place
 

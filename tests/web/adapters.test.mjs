@@ -155,8 +155,8 @@ test("a player whose user has not agreed to playing is told where to", async () 
 });
 
 test("a player waits while Spotify is away, and gets its token then", async () => {
-  const away = Object.assign(new Error(), {code: "temporarily_unavailable", retryAfter: 0.05});
-  let left = 3;
-  const auth = {token: async () => left-- ? Promise.reject(away) : {access_token: "x"}};
+  const codes = ["temporarily_unavailable", "rate_limited", "temporarily_unavailable"];
+  const refusal = () => Object.assign(new Error(), {code: codes.pop(), retryAfter: 0.05});
+  const auth = {token: async () => codes.length ? Promise.reject(refusal()) : {access_token: "x"}};
   assert.equal(await new Promise((done) => getOAuthToken(auth, assert.fail)(done)), "x");
 });

@@ -9,8 +9,8 @@ import type {AuthError, SpotifyAuth} from "../spotify-auth.js";
 /** What playing takes; has to be in SPOTIFY_SCOPE_ALLOWED. */
 export const SCOPE: string;
 
-/** Called by the SDK at each connect() and when its token has run out. While the service or Spotify is away it tries
- *  again by itself; any other error goes to `onError`. */
+/** Called by the SDK at each connect() and when its token has run out. While the service or Spotify is away, or
+ *  wants a pause, it tries again by itself; any other error goes to `onError`. */
 export function getOAuthToken(
   auth: SpotifyAuth,
   onError?: (error: AuthError) => void,

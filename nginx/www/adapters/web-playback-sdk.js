@@ -5,7 +5,8 @@ export const SCOPE = "streaming user-read-email user-read-private";
 export function getOAuthToken(auth, onError = console.error) {
   return function give(done) {
     auth.token({scope: SCOPE}).then(({access_token}) => done(access_token), (error) => {
-      if (error.code === "temporarily_unavailable") setTimeout(give, (error.retryAfter ?? 5) * 1000, done);
+      const {code, retryAfter = 5} = error;
+      if (code === "temporarily_unavailable" || code === "rate_limited") setTimeout(give, retryAfter * 1000, done);
       else onError(error);
     });
   };

@@ -1,6 +1,6 @@
 // The README's React and Vue components, as they stand there, against the running service:
 // node examples.mjs SITE PERSON_MODULE FOLDER, where FOLDER has Playlists.tsx, Playlists.vue and spotify-auth.js.
-// Prints what each showed, before and after its login.
+// Prints what each showed: to nobody, to somebody who has not agreed to it, and after its own login.
 import {readFileSync, writeFileSync} from "node:fs";
 import {createElement} from "react";
 import {act, create} from "react-test-renderer";
@@ -34,6 +34,10 @@ async function story(open) {
   globalThis.fetch = person.fetch;
   const shown = [];
   let page = await open();
+  shown.push(page.text());
+  page.close();
+  await person.logIn(site + "/auth/authorize");
+  page = await open();
   shown.push(page.text());
   await page.press();
   await person.logIn(left);

@@ -38,13 +38,13 @@ def test_the_sdk_lists_playlists_in_chromium_on_another_origin(chromium, make_st
     modules = {"/sdk/" + str(path.relative_to(SDK.parent)): path for path in SDK.parent.rglob("*.js")}
     modules.update({"/" + name: WEB / name for name in ("spotify-auth.js", "adapters/web-api-ts-sdk.js")})
     files = {name: path.read_text() for name, path in modules.items()}
-    with foreign_page("<!doctype html><title>App</title><h1>App</h1>", files) as app:
+    with foreign_page("<!doctype html><title>Frontend</title><h1>Frontend</h1>", files) as app:
         stack = make_stack(settings={"ALLOWED_ORIGINS": app.rstrip("/"), "SPOTIFY_SCOPE": "playlist-read-private"})
         page = chromium.visit(stack)
         page.open("/auth/authorize?return_to=" + app)
         page.wait_text("Simulated Spotify")
         agree(page)
-        page.wait_text("App")
+        page.wait_text("Frontend")
         assert page.run_async(f"""
             const {{SpotifyApi}} = await import("/sdk/index.js");
             const {{SpotifyAuth}} = await import("/spotify-auth.js");

@@ -75,7 +75,8 @@ def test_module_in_chromium_asks_once_for_all_tabs_and_forgets_in_all(page, stac
 
 
 def test_module_in_chromium_on_a_listed_other_origin(chromium, make_stack):
-    with foreign_page("<!doctype html><title>App</title><h1>App</h1>", {"/spotify-auth.js": MODULE.read_text()}) as app:
+    html = "<!doctype html><title>Frontend</title><h1>Frontend</h1>"
+    with foreign_page(html, {"/spotify-auth.js": MODULE.read_text()}) as app:
         stack = make_stack(settings={"ALLOWED_ORIGINS": app.rstrip("/")})
         page = chromium.visit(stack)
         load = LOAD % f'{{base: "{stack.url}/auth"}}'
@@ -84,7 +85,7 @@ def test_module_in_chromium_on_a_listed_other_origin(chromium, make_stack):
         page.run("auth.login()")
         page.wait_text("Simulated Spotify")
         agree(page)
-        page.wait_text("App")
+        page.wait_text("Frontend")
         assert page.address == app + "?list=5#song"
         assert page.run_async(load) is True
         assert page.run_async("return (await auth.token()).expires_in") > 3500

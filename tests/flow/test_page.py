@@ -257,10 +257,10 @@ def test_11_two_tabs_log_in_at_the_same_time(page, stack):
     page.click("#login")
     page.wait_text("Simulated Spotify")
     page.click("button[value=agree]")
-    page.wait_text("Ada Lovelace")
+    page.wait_text("Ada Lovelace", "#who")
     page.switch(first)
     page.click("button[value=agree]")
-    page.wait_text("Ada Lovelace")
+    page.wait_text("Ada Lovelace", "#who")
     assert page.console() == []
 
 

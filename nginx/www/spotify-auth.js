@@ -123,7 +123,8 @@ export class SpotifyAuth extends EventTarget {
       const answer = await this.#send(url, init);
       const {status, headers} = answer;
       const wait_s = Number(headers.get("Retry-After"));
-      const wasNotDone = status === 429 || (status === 503 && !/^(POST|PATCH)$/i.test(init.method));
+      // A PUT may be no safer than a POST: one that reorders a playlist moves tracks by where they are.
+      const wasNotDone = status === 429 || (status === 503 && /^(GET|HEAD)$/i.test(init.method ?? "GET"));
       if (status === 401 && !renewed) {
         renewed = await this.refresh();
       } else if (wasNotDone && !waited && wait_s > 0 && wait_s <= WAIT_MAX_S) {

@@ -133,6 +133,18 @@ static bool is_cluster_matter(const struct redis_link *link, enum redis_trouble 
             trouble == TROUBLE_CLUSTERDOWN);
 }
 
+/* One command's refusal says nothing about those behind it: the server may have become one that
+ * does them meanwhile. Who sends refused commands again has to hear of each by its own reply. */
+static void leave(struct redis_link *link, enum redis_trouble trouble)
+{
+    if (link->is_ready && link->head) {
+        link->leaving = trouble;
+        link->is_ready = false;
+    } else if (!link->leaving || !link->head) {
+        redis_link_drop(link, trouble, NULL);
+    }
+}
+
 /* What went wrong, by an error reply. Whatever a greeting is refused for, the connection is of no
  * use then; of AUTH, versions before 6 say no more than ERR. */
 static enum redis_trouble judge(const struct command *command, const redisReply *reply)
@@ -153,7 +165,7 @@ static enum redis_trouble judge(const struct command *command, const redisReply 
         redis_trouble_log(trouble, link->name, command->name, error);
     }
     if (command->purpose != FOR_CALL || redis_trouble_ends_connection(trouble)) {
-        redis_link_drop(link, trouble, NULL);
+        leave(link, trouble);
     }
     return trouble;
 }
@@ -203,6 +215,8 @@ static void on_reply(redisAsyncContext *context, void *reply, void *data)
     if (reply && !link->head && context->c.reader->pos < context->c.reader->len) {
         /* hiredis asserts that nobody answers unasked. */
         redis_link_drop(link, TROUBLE_GARBLED, "more answers than commands");
+    } else if (reply && !link->head && link->leaving) {
+        redis_link_drop(link, link->leaving, NULL);
     }
 }
 

@@ -43,6 +43,7 @@ static void note_loss(struct redis_link *link, enum redis_trouble trouble, const
                           redis_link_timeout_ms(link) / link->options.pause_part);
     link->context = NULL;
     link->is_ready = false;
+    link->leaving = TROUBLE_NONE;
     link->answered_ms = 0;
     redis_target_renew(&link->target, link->loop);
     if (why) {
@@ -204,6 +205,7 @@ void redis_link_close(struct redis_link *link)
     redisAsyncContext *context = link->context;
     link->context = NULL;
     link->is_ready = false;
+    link->leaving = TROUBLE_NONE;
     link->answered_ms = 0;
     if (context) {
         redisAsyncFree(context);

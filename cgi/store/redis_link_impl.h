@@ -40,6 +40,7 @@ struct redis_link {
     struct redis_pause pause;   /* before the next attempt */
     size_t pausing;             /* fibers that wait for it */
     enum redis_trouble end;     /* how the last context ended */
+    enum redis_trouble leaving; /* why this one ends with the last reply in flight; or NONE */
     struct command *head;       /* in flight, oldest first */
     struct command **tail;
     uv_timer_t timer; /* runs while commands are in flight, until due_ms */

@@ -136,6 +136,52 @@ TEST(test_fail_over_is_followed_when_the_old_master_refuses_writes)
     CHECK_NODE(REDIS_B, "GET");
 }
 
+static const char *after_refusal; /* what "INCR b" gets behind a refused "INCR a" */
+static int refusals_left;
+
+static const char *recovering_answer(struct fake *fake, size_t count, char **args)
+{
+    if (strcmp(args[0], "INCR") == 0 && strcmp(args[1], "a") == 0 && refusals_left-- > 0) {
+        return "-LOADING Redis is loading the dataset in memory\r\n";
+    }
+    if (strcmp(args[0], "INCR") == 0 && strcmp(args[1], "b") == 0) {
+        return after_refusal;
+    }
+    return answer_well(fake, count, args);
+}
+
+/* "INCR a" and "INCR b" in one write, of which the first is refused once. */
+static enum err incr_both(const char *second)
+{
+    const struct redis_arg args[] = {REDIS_TEXT("INCR"), REDIS_TEXT("a"), REDIS_TEXT("INCR"),
+                                     REDIS_TEXT("b")};
+    const size_t counts[] = {2, 2};
+    struct redis_value values[2] = {0};
+    CHECK_NODE(REDIS_A, "GET");
+    REDIS_A->answer = recovering_answer;
+    after_refusal = second;
+    refusals_left = 1;
+    enum err err = redis_pipeline(redis, args, counts, 2, values);
+    redis_value_clear(&values[0]);
+    redis_value_clear(&values[1]);
+    return err;
+}
+
+TEST(test_command_behind_a_refused_one_is_done_once)
+{
+    CHECK(incr_both(":7\r\n") == OK);
+    CHECK(fake_count(REDIS_A, "INCR a") == 2 && fake_count(REDIS_A, "INCR b") == 1);
+    CHECK(fake_count(REDIS_A, "ROLE") == 2);
+}
+
+TEST(test_command_behind_a_refused_one_is_not_sent_again_when_its_connection_is_lost)
+{
+    CHECK(incr_both("") == ERR_STORE);
+    CHECK(redis_trouble(redis) == TROUBLE_LOADING || redis_trouble(redis) == TROUBLE_UNREACHABLE);
+    CHECK(fake_count(REDIS_A, "INCR a") == 1 && fake_count(REDIS_A, "INCR b") == 1);
+    CHECK_NODE(REDIS_A, "GET");
+}
+
 static void promote(uv_timer_t *timer)
 {
     (void)timer;
@@ -419,6 +465,9 @@ int main(void)
         cmocka_unit_test(
             test_sentinel_that_is_gone_or_hangs_is_passed_over_and_the_other_remembered),
         cmocka_unit_test(test_fail_over_is_followed_when_the_old_master_refuses_writes),
+        cmocka_unit_test(test_command_behind_a_refused_one_is_done_once),
+        cmocka_unit_test(
+            test_command_behind_a_refused_one_is_not_sent_again_when_its_connection_is_lost),
         cmocka_unit_test(test_command_finds_the_new_master_within_its_time),
         cmocka_unit_test(test_master_that_hangs_is_left_for_the_new_one),
         cmocka_unit_test(test_old_master_that_goes_on_serving_is_left),

@@ -120,9 +120,13 @@ enum err redis_map_read(const struct redis_value *reply, const char *from, struc
         reply->item_count > REDIS_SLOTS) {
         return ERR_FORMAT;
     }
+    int left = REDIS_SLOTS;
     out->items = xcalloc(reply->item_count, sizeof(*out->items));
     for (; out->count < reply->item_count; out->count++) {
-        if (read_range(&reply->items[out->count], from, &out->items[out->count])) {
+        struct redis_range *range = &out->items[out->count];
+        enum err err = read_range(&reply->items[out->count], from, range);
+        left -= range->last - range->first + 1;
+        if (err || left < 0) {
             redis_map_clear(out);
             return ERR_FORMAT;
         }

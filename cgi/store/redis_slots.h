@@ -37,7 +37,7 @@ struct redis_map {
 void redis_map_clear(struct redis_map *map);
 
 /* Read a reply to CLUSTER SLOTS of the node at from, whose host is that of all who name none.
- * ERR_FORMAT: it is none, or it names nobody. */
+ * ERR_FORMAT: it is none, names nobody, or gives away more slots than there are. */
 enum err redis_map_read(const struct redis_value *reply, const char *from, struct redis_map *out);
 
 /* Read "MOVED slot host:port" or "ASK slot host:port", said by the node at from. ERR_FORMAT. */

@@ -170,6 +170,8 @@ static const struct {
     {"((7 7 (::1 6379 id (hostname a.example))))", "7-7 ::1 6379;"},
     {"((0 1 (nil 6379 id)) (2 3 (? 6380 id)))", "0-1 asked.example 6379;2-3 asked.example 6380;"},
     {"((0 1 (a 1)) (0 1 (b 1)))", "0-1 a 1;0-1 b 1;"},
+    {"((0 16382 (a 1)) (0 0 (b 1)))", "0-16382 a 1;0-0 b 1;"},
+    {"((0 16383 (a 1)) (0 0 (b 1)))", NULL},
     {"()", NULL},
     {"nil", NULL},
     {"text", NULL},

@@ -51,9 +51,7 @@ def has_engine():
 
 
 def build(base, redis):
-    version = subprocess.run(["sed", "-n", 's/.*SPOTIFY_AUTH_VERSION "\\(.*\\)"/\\1/p', "cgi/base/version.h"],
-                             cwd=TREE, check=True, capture_output=True, text=True).stdout.strip()
-    how = ["--network", "host", "--build-arg", f"BASE={base}", "--build-arg", f"VERSION={version}"]
+    how = ["--network", "host", "--build-arg", f"BASE={base}"]
     for target, name in IMAGES.items():
         begun = time.monotonic()
         done = run("docker", "build", *how, "-f", "docker/Dockerfile", "--target", target, "-t", name, ".", cwd=TREE,

@@ -141,6 +141,11 @@ def test_version_and_check_run_without_anything_around():
     assert done.returncode == 1 and "SPOTIFY_REDIRECT_URI" in done.stdout
 
 
+def test_image_has_tls_to_redis():
+    words = settings(REDIS_URL="rediss://redis.example:6379/0")
+    assert docker("run", "--rm", "--network", "none", *words, "spotify-auth", "--check").strip() == "ok"
+
+
 def test_missing_credentials_are_named_one_a_line():
     done = docker("run", "--rm", "--network", "none", "spotify-auth", check=False)
     assert done.returncode == 1

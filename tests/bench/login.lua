@@ -2,6 +2,7 @@
 -- of whoever has arrived, which ends a login. wrk does not say which connection a request goes to, so a connection's next
 -- request is, by chance, any step of a login that has come so far: a third of each. Were it always the last one possible, all
 -- connections would soon do the same at the same time, and wait together.
+-- With the name of a file as its argument there is no /session: a login ends with its cookie as a line of that file.
 local threads = {}
 
 local function queue()
@@ -23,26 +24,30 @@ local function pop(q)
     return item
 end
 
+local agent = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 local agreed, arrived = queue(), queue()
+local cookies
 
 function setup(thread)
     table.insert(threads, thread)
 end
 
-function init()
+function init(args)
     logins = 0
     failures = 0
+    cookies = args[1] and assert(io.open(args[1], "w"))
 end
 
 function request()
-    local step = math.random(3)
+    local step = math.random(cookies and 2 or 3)
     local cookie = step == 3 and pop(arrived)
     if cookie then
         return wrk.format("GET", "/auth/session", {["Cookie"] = cookie, ["X-Requested-With"] = "bench"})
     end
     local login = step == 2 and pop(agreed)
     if login then
-        return wrk.format("GET", "/auth/callback?code=AQbench&state=" .. login.state, {["Cookie"] = login.cookie})
+        local headers = {["Cookie"] = login.cookie, ["User-Agent"] = agent}
+        return wrk.format("GET", "/auth/callback?code=AQbench&state=" .. login.state, headers)
     end
     return wrk.format("GET", "/auth/authorize")
 end
@@ -53,7 +58,12 @@ function response(status, headers)
     if status == 302 then
         push(agreed, {state = location:match("[?&]state=([%w_-]+)"), cookie = cookie:match("^[^;]+")})
     elseif status == 303 and cookie:find("spotify%-session=") then
-        push(arrived, cookie:match("^[^;]+"))
+        if cookies then
+            cookies:write(cookie:match("^[^;]+"), "\n")
+            logins = logins + 1
+        else
+            push(arrived, cookie:match("^[^;]+"))
+        end
     elseif status == 200 then
         logins = logins + 1
     else

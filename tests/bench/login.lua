@@ -2,7 +2,8 @@
 -- of whoever has arrived, which ends a login. wrk does not say which connection a request goes to, so a connection's next
 -- request is, by chance, any step of a login that has come so far: a third of each. Were it always the last one possible, all
 -- connections would soon do the same at the same time, and wait together.
--- With the name of a file as its argument there is no /session: a login ends with its cookie as a line of that file.
+-- With the name of a file as its argument there is no /session: a login ends with its cookie as a line of that file,
+-- all of one length.
 local threads = {}
 
 local function queue()

@@ -1,8 +1,8 @@
 """Part (f) of the bench: what a million sessions, and requests for them, take of Redis, workers, nginx and the network.
 
-The sessions are made by logins through the whole service, each of another user. Then one worker serves requests for random
-ones of them, and what each request cost is read from /proc and from Redis: processor time, commands, bytes. SESSIONS is
-how many; without it a million, which takes six minutes."""
+The sessions are made by logins through the whole service, each of another user. Then one worker serves requests for
+random ones of them, and what each request cost is read from /proc and from Redis: processor time, commands, bytes.
+SESSIONS is how many; without it a million, which takes six minutes."""
 
 import collections
 import contextlib
@@ -27,8 +27,8 @@ MIB = 1024 * 1024
 # What is planned for: so many requests, each session's token renewed once an hour, and logins beside them.
 PLANNED = {"/token": 50000, "renewal": 1000000 / 3600, "login": 100}
 
-# A part of the keys that are there: where to go on, and how many of each kind. What a login leaves for its LOGIN_TTL, of
-# which a million sessions that began over weeks have hardly any, is taken away.
+# A part of the keys that are there: where to go on, and how many of each kind. What a login leaves for its LOGIN_TTL,
+# of which a million sessions that began over weeks have hardly any, is taken away.
 COUNT_SCRIPT = """
 local found = redis.call('SCAN', ARGV[1], 'COUNT', 50000)
 local kinds, list = {}, {}
@@ -114,8 +114,8 @@ def make_sessions(stack, path):
     crowd = Process("wrk", stack.directory / "wrk.log")
     with stack.redis.client() as client:
         before = Readings(stack, client)
-        crowd.launch([find_program("wrk"), "-t1", "-c512", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "login.lua",
-                      stack.url, "--", path])
+        crowd.launch([find_program("wrk"), "-t1", "-c512", f"-d{seconds}s", "--timeout", "30s",
+                      "-s", HERE / "login.lua", stack.url, "--", path])
         wait_until(lambda: path.exists() and path.stat().st_size, 30, "the first login", 0.1)
         with open(path, "rb") as lines:
             length = len(lines.readline())
@@ -198,7 +198,7 @@ class Load:
     def run(self, path="/auth/token", method="GET", of=SESSIONS, connections=64, pause_ms=0):
         before = Readings(self.stack, self.client)
         self.out = wrk(self.stack.url, connections, script=HERE / "sessions.lua", seconds=2 * SECONDS,
-                  arguments=(self.cookies, pause_ms, method, path, of))
+                       arguments=(self.cookies, pause_ms, method, path, of))
         after = Readings(self.stack, self.client)
         return Cost(before, after, int(re.search(r"(\d+) requests in", self.out)[1]))
 
@@ -235,8 +235,9 @@ def show_disk(load, client):
 
     base = wait_until(written, 120, "the append-only file", 0.2)
     fork_ms = client.info("stats")["latest_fork_usec"] / 1000
+    seconds = client.info("persistence")["aof_last_rewrite_time_sec"]
     report("(f) Redis, append-only file after a rewrite", f"{base / MIB:,.0f} MiB",
-           f"in {client.info('persistence')['aof_last_rewrite_time_sec']} s; the fork held Redis up for {fork_ms:.0f} ms")
+           f"in {seconds} s; the fork held Redis up for {fork_ms:.0f} ms")
     cost = load.run()
     report("(f) /token with appendonly yes: CPU of Redis", f"{cost.cpu_us['Redis']:.1f} µs",
            f"{cost.disk:,.0f} bytes of file for each")

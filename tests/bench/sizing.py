@@ -2,7 +2,7 @@
 
 The sessions are made by logins through the whole service, each of another user. Then one worker serves requests for
 random ones of them, and what each request cost is read from /proc and from Redis: processor time, commands, bytes.
-SESSIONS is how many; without it a million, which takes six minutes."""
+SESSIONS is how many; without it a million, which takes five minutes."""
 
 import collections
 import contextlib

@@ -131,11 +131,15 @@ def figure_3():
         time.sleep(2)
         routes = (("/token", "GET"),)
 
-        def p99(seconds=6):
-            run.answers = []
-            run.load_of(valid, clients=4, seconds=seconds, pause_s=0.005, routes=routes)
-            assert all(answer.good for answer in run.answers)
-            return percentile([answer.seconds for answer in run.answers], 0.99)
+        def p99(rounds=5):
+            """The median of some rounds: one pause of a busy machine makes a p99."""
+            found = []
+            for _ in range(rounds):
+                run.answers = []
+                run.load_of(valid, clients=4, seconds=2, pause_s=0.005, routes=routes)
+                assert all(answer.good for answer in run.answers)
+                found.append(percentile([answer.seconds for answer in run.answers], 0.99))
+            return statistics.median(found)
         usual = p99()
         run.spotify_is_away(True)
         run.load_of(expired, clients=16, seconds=2, pause_s=0.01, routes=routes)

@@ -197,4 +197,17 @@ static void fakes_start(const char *(*answer)(struct fake *fake, size_t count, c
     fiber_spawn(fakes_serve, NULL);
 }
 
+/* Something that happens beside the test's fiber, which ends with over(). */
+static void after(uv_timer_t *timer, uint64_t ms, uv_timer_cb then)
+{
+    uv_timer_init(uv_default_loop(), timer);
+    uv_timer_start(timer, then, ms, 0);
+}
+
+static void over(uv_timer_t *timer)
+{
+    uv_close((uv_handle_t *)timer, NULL);
+    fiber_sleep(1);
+}
+
 #endif

@@ -38,4 +38,14 @@ static void run_body(void (*body)(void *argument), void *argument)
     assert_int_equal(fiber_count(), 0);
 }
 
+/* A test of cmocka's, whose body runs in a fiber. */
+#define FIBER_TEST(name)                                                                           \
+    static void name##_body(void *argument);                                                       \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        run_body(name##_body, NULL);                                                               \
+    }                                                                                              \
+    static void name##_body(__attribute__((unused)) void *argument)
+
 #endif

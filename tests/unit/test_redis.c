@@ -95,9 +95,8 @@ static int log_count_and_end(const char *text, const char *more)
     return count;
 }
 
-static void body_types(void *argument)
+FIBER_TEST(test_types)
 {
-    (void)argument;
     struct redis_value value = {0};
     static const char bytes[] = "a\0\r\n$5\xff";
     const struct redis_arg set[] = {REDIS_TEXT("SET"), REDIS_TEXT("k"), {bytes, sizeof(bytes)}};
@@ -116,12 +115,6 @@ static void body_types(void *argument)
     CHECK(value.items[0].text.len == sizeof(bytes) && value.items[1].type == REDIS_IS_NIL);
     redis_value_clear(&value);
     CHECK(COMMAND(NULL, "GET", "k") == OK);
-}
-
-static void test_types(void **state)
-{
-    (void)state;
-    run_body(body_types, NULL);
 }
 
 static void body_errors(void *argument)
@@ -271,9 +264,8 @@ static void test_killed_and_restarted(void **state)
     assert_int_equal(log_count_and_end("redis lost", "redis connected"), 2);
 }
 
-static void body_stopped(void *argument)
+FIBER_TEST(test_deadline_is_kept_while_redis_is_stopped)
 {
-    (void)argument;
     CHECK(COMMAND(NULL, "SET", "k", "1") == OK);
     kill(server_pid, SIGSTOP);
     for (int i = 0; i < 2; i++) {
@@ -288,12 +280,6 @@ static void body_stopped(void *argument)
     CHECK(COMMAND(NULL, "GET", "k") == OK);
 }
 
-static void test_deadline_is_kept_while_redis_is_stopped(void **state)
-{
-    (void)state;
-    run_body(body_stopped, NULL);
-}
-
 /* The reply arrives in time, the process looks too late. */
 static void stall(uv_timer_t *timer)
 {
@@ -302,9 +288,8 @@ static void stall(uv_timer_t *timer)
     uv_update_time(timer->loop);
 }
 
-static void body_late(void *argument)
+FIBER_TEST(test_reply_that_arrived_in_time_counts)
 {
-    (void)argument;
     uv_timer_t timer;
     CHECK(COMMAND(NULL, "SET", "k", "1") == OK);
     uv_timer_init(uv_default_loop(), &timer);
@@ -315,26 +300,13 @@ static void body_late(void *argument)
     fiber_sleep(1);
 }
 
-static void test_reply_that_arrived_in_time_counts(void **state)
+FIBER_TEST(test_command_has_its_time_from_when_it_begins)
 {
-    (void)state;
-    run_body(body_late, NULL);
-}
-
-static void body_begun_late(void *argument)
-{
-    (void)argument;
     usleep(TIMEOUT_MS * 2 * 1000);
     CHECK(COMMAND(NULL, "PING") == OK);
 }
 
 /* The process stood still between the loop's look at the clock and the command. */
-static void test_command_has_its_time_from_when_it_begins(void **state)
-{
-    (void)state;
-    run_body(body_begun_late, NULL);
-}
-
 static void body_refused(void *argument)
 {
     int fd = *(int *)argument;
@@ -487,9 +459,8 @@ static void test_password_user_and_database(void **state)
     }
 }
 
-static void body_readonly(void *argument)
+FIBER_TEST(test_read_only_master_is_left)
 {
-    (void)argument;
     CHECK(COMMAND(NULL, "SET", "k", "1") == OK);
     CHECK(COMMAND(NULL, "REPLICAOF", "127.0.0.1", "1") == OK);
     int64_t before = integer_of("CLIENT", "ID");
@@ -498,12 +469,6 @@ static void body_readonly(void *argument)
     CHECK(integer_of("CLIENT", "ID") != before);
     CHECK(COMMAND(NULL, "REPLICAOF", "NO", "ONE") == OK);
     CHECK(COMMAND(NULL, "SET", "k", "2") == OK);
-}
-
-static void test_read_only_master_is_left(void **state)
-{
-    (void)state;
-    run_body(body_readonly, NULL);
 }
 
 /* A server of the test's own on a free port: takes one connection, answers the first command on it
@@ -606,9 +571,8 @@ static void free_early(uv_timer_t *timer)
     redis = redis_new(uv_default_loop(), &settings);
 }
 
-static void body_freed(void *argument)
+FIBER_TEST(test_free_wakes_who_waits)
 {
-    (void)argument;
     uv_timer_t timer;
     CHECK(COMMAND(NULL, "PING") == OK);
     uv_timer_init(uv_default_loop(), &timer);
@@ -620,15 +584,8 @@ static void body_freed(void *argument)
     fiber_sleep(1);
 }
 
-static void test_free_wakes_who_waits(void **state)
+FIBER_TEST(test_socket_is_close_on_exec)
 {
-    (void)state;
-    run_body(body_freed, NULL);
-}
-
-static void body_close_on_exec(void *argument)
-{
-    (void)argument;
     CHECK(COMMAND(NULL, "PING") == OK);
     for (int fd = 3; fd < 64; fd++) {
         struct stat status;
@@ -636,12 +593,6 @@ static void body_close_on_exec(void *argument)
             CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         }
     }
-}
-
-static void test_socket_is_close_on_exec(void **state)
-{
-    (void)state;
-    run_body(body_close_on_exec, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -289,18 +289,6 @@ static void take_over(uv_timer_t *timer)
     owner_1 = NODE_2;
 }
 
-static void after(uv_timer_t *timer, uint64_t ms, uv_timer_cb then)
-{
-    uv_timer_init(uv_default_loop(), timer);
-    uv_timer_start(timer, then, ms, 0);
-}
-
-static void over(uv_timer_t *timer)
-{
-    uv_close((uv_handle_t *)timer, NULL);
-    fiber_sleep(1);
-}
-
 TEST(test_slot_without_an_owner_is_waited_for)
 {
     uv_timer_t timer;

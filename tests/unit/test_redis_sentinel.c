@@ -188,18 +188,6 @@ static void promote(uv_timer_t *timer)
     master = REDIS_B;
 }
 
-static void after(uv_timer_t *timer, uint64_t ms, uv_timer_cb then)
-{
-    uv_timer_init(uv_default_loop(), timer);
-    uv_timer_start(timer, then, ms, 0);
-}
-
-static void over(uv_timer_t *timer)
-{
-    uv_close((uv_handle_t *)timer, NULL);
-    fiber_sleep(1);
-}
-
 TEST(test_command_finds_the_new_master_within_its_time)
 {
     uv_timer_t timer;

@@ -109,9 +109,8 @@ static enum err take_and_forget(const struct secret *state, const struct secret 
     return err;
 }
 
-static void body_login(void *argument)
+FIBER_TEST(test_login_is_taken_once_by_its_browser)
 {
-    (void)argument;
     struct secret state, binding, other;
     struct login login = {0};
     struct login_outcome outcome = {0};
@@ -153,12 +152,6 @@ static void body_login(void *argument)
     CHECK(ask_integer("HEXISTS", key, "login") == 0);
 }
 
-static void test_login_is_taken_once_by_its_browser(void **state)
-{
-    (void)state;
-    run_body(body_login, NULL);
-}
-
 static int taken;
 
 static void body_take(void *argument)
@@ -189,9 +182,8 @@ static void test_of_many_takes_one_wins(void **state)
 }
 
 /* One part of a login put in place of another does not open. */
-static void body_login_parts(void *argument)
+FIBER_TEST(test_login_parts_are_not_exchanged)
 {
-    (void)argument;
     struct secret state, binding;
     char key[128];
     begin_login(&state, &binding);
@@ -204,15 +196,8 @@ static void body_login_parts(void *argument)
     CHECK(take_and_forget(&state, &binding) == ERR_INVALID_STATE);
 }
 
-static void test_login_parts_are_not_exchanged(void **state)
+FIBER_TEST(test_session_is_put_found_and_ended)
 {
-    (void)state;
-    run_body(body_login_parts, NULL);
-}
-
-static void body_session(void *argument)
-{
-    (void)argument;
     struct secret secret, other;
     struct session session = begin_session(&secret);
     struct session found = {0};
@@ -239,15 +224,8 @@ static void body_session(void *argument)
     session_clear(&session);
 }
 
-static void test_session_is_put_found_and_ended(void **state)
+FIBER_TEST(test_idle_time_begins_anew_at_each_use)
 {
-    (void)state;
-    run_body(body_session, NULL);
-}
-
-static void body_slide(void *argument)
-{
-    (void)argument;
     struct secret secret;
     char key[128];
     settings.session_idle_ttl_s = 2;
@@ -263,15 +241,8 @@ static void body_slide(void *argument)
     session_clear(&session);
 }
 
-static void test_idle_time_begins_anew_at_each_use(void **state)
+FIBER_TEST(test_session_ends_at_its_max_age)
 {
-    (void)state;
-    run_body(body_slide, NULL);
-}
-
-static void body_max_age(void *argument)
-{
-    (void)argument;
     struct secret secret;
     char key[128];
     settings.session_max_age_s = 3;
@@ -288,12 +259,6 @@ static void body_max_age(void *argument)
     session_clear(&session);
 }
 
-static void test_session_ends_at_its_max_age(void **state)
-{
-    (void)state;
-    run_body(body_max_age, NULL);
-}
-
 static void set_value(const char *key, const struct buf *value)
 {
     const struct redis_arg args[] = {REDIS_TEXT("SET"), REDIS_TEXT(key), REDIS_BUF(value)};
@@ -307,9 +272,8 @@ static void name_key(const struct secret *secret, char out[static 128])
     snprintf(out, 128, "test:session:{%s}", name);
 }
 
-static void body_tampered(void *argument)
+FIBER_TEST(test_tampered_and_exchanged_records_do_not_open)
 {
-    (void)argument;
     struct secret one, two;
     struct session first = begin_session(&one);
     struct session second = begin_session(&two);
@@ -346,15 +310,8 @@ static void body_tampered(void *argument)
     session_clear(&second);
 }
 
-static void test_tampered_and_exchanged_records_do_not_open(void **state)
+FIBER_TEST(test_record_under_an_unknown_key_is_not_absent)
 {
-    (void)state;
-    run_body(body_tampered, NULL);
-}
-
-static void body_unknown_key(void *argument)
-{
-    (void)argument;
     struct secret secret;
     struct session session = begin_session(&secret);
     struct session found = {0};
@@ -369,15 +326,8 @@ static void body_unknown_key(void *argument)
     session_clear(&session);
 }
 
-static void test_record_under_an_unknown_key_is_not_absent(void **state)
+FIBER_TEST(test_replaced_is_told_from_absent)
 {
-    (void)state;
-    run_body(body_unknown_key, NULL);
-}
-
-static void body_replace(void *argument)
-{
-    (void)argument;
     struct secret secret;
     struct session session = begin_session(&secret);
     struct session found = {0};
@@ -399,15 +349,8 @@ static void body_replace(void *argument)
     session_clear(&session);
 }
 
-static void test_replaced_is_told_from_absent(void **state)
+FIBER_TEST(test_all_sessions_of_a_user_end)
 {
-    (void)state;
-    run_body(body_replace, NULL);
-}
-
-static void body_end_user(void *argument)
-{
-    (void)argument;
     struct secret secrets[100], other;
     for (int i = 0; i < 100; i++) {
         struct session session = begin_session(&secrets[i]);
@@ -435,15 +378,8 @@ static void body_end_user(void *argument)
     session_clear(&session);
 }
 
-static void test_all_sessions_of_a_user_end(void **state)
+FIBER_TEST(test_session_that_could_not_be_ended_can_still_be_found)
 {
-    (void)state;
-    run_body(body_end_user, NULL);
-}
-
-static void body_end_forbidden(void *argument)
-{
-    (void)argument;
     struct secret secret;
     struct session session = new_session(USER);
     secret_new(&secret);
@@ -461,12 +397,6 @@ static void body_end_forbidden(void *argument)
     session_clear(&session);
 }
 
-static void test_session_that_could_not_be_ended_can_still_be_found(void **state)
-{
-    (void)state;
-    run_body(body_end_forbidden, NULL);
-}
-
 static size_t count_listed(const struct secret *secret, const struct session *session)
 {
     struct session_list list = {0};
@@ -476,9 +406,8 @@ static size_t count_listed(const struct secret *secret, const struct session *se
     return count;
 }
 
-static void body_list(void *argument)
+FIBER_TEST(test_a_users_sessions_are_listed_for_each_of_them)
 {
-    (void)argument;
     struct secret first, second, foreign, nobody;
     struct session a = new_session(USER), b = new_session(USER), c = new_session("somebody-else");
     struct session d = new_session(NULL);
@@ -536,16 +465,9 @@ static void body_list(void *argument)
     session_clear(&d);
 }
 
-static void test_a_users_sessions_are_listed_for_each_of_them(void **state)
-{
-    (void)state;
-    run_body(body_list, NULL);
-}
-
 /* The entry is written anew when the idle time begins anew, but not for one that was taken out. */
-static void body_list_use(void *argument)
+FIBER_TEST(test_the_list_follows_the_use_of_a_session)
 {
-    (void)argument;
     struct secret secrets[2];
     struct session sessions[2] = {begin_session(&secrets[0]), begin_session(&secrets[1])};
     struct session_list list = {0};
@@ -572,12 +494,6 @@ static void body_list_use(void *argument)
     session_clear(&sessions[1]);
 }
 
-static void test_the_list_follows_the_use_of_a_session(void **state)
-{
-    (void)state;
-    run_body(body_list_use, NULL);
-}
-
 static enum err take_lease(const struct secret *secret, uint64_t seen, int64_t lease_ms,
                            struct lease *lease)
 {
@@ -595,9 +511,8 @@ static void renew(struct session *session, const char *token)
     session->access_token = xstrdup(token);
 }
 
-static void body_lease(void *argument)
+FIBER_TEST(test_lease_fences_late_writers)
 {
-    (void)argument;
     struct secret secret, nobody;
     struct session session = begin_session(&secret);
     struct session found = {0};
@@ -639,15 +554,8 @@ static void body_lease(void *argument)
     session_clear(&session);
 }
 
-static void test_lease_fences_late_writers(void **state)
+FIBER_TEST(test_lease_that_ran_out)
 {
-    (void)state;
-    run_body(body_lease, NULL);
-}
-
-static void body_lease_lost(void *argument)
-{
-    (void)argument;
     struct secret secret;
     struct session session = begin_session(&secret);
     struct lease slow = {0}, quick = {0};
@@ -687,15 +595,8 @@ static void body_lease_lost(void *argument)
     session_clear(&session);
 }
 
-static void test_lease_that_ran_out(void **state)
+FIBER_TEST(test_refused_session_ends_if_unchanged)
 {
-    (void)state;
-    run_body(body_lease_lost, NULL);
-}
-
-static void body_end_refused(void *argument)
-{
-    (void)argument;
     struct secret secret;
     struct session session = begin_session(&secret);
     struct lease lease, other = {.owner = "somebody"};
@@ -712,15 +613,8 @@ static void body_end_refused(void *argument)
     session_clear(&session);
 }
 
-static void test_refused_session_ends_if_unchanged(void **state)
+FIBER_TEST(test_backoff_is_kept_until_its_time)
 {
-    (void)state;
-    run_body(body_end_refused, NULL);
-}
-
-static void body_backoff(void *argument)
-{
-    (void)argument;
     int64_t until_ms = -1;
     CHECK(store_ping(store, &trouble) == OK);
     CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == 0);
@@ -733,12 +627,6 @@ static void body_backoff(void *argument)
     CHECK(store_get_backoff(store, &until_ms) == OK && until_ms == wanted_ms);
 }
 
-static void test_backoff_is_kept_until_its_time(void **state)
-{
-    (void)state;
-    run_body(body_backoff, NULL);
-}
-
 static void set_config(const char *name, const char *value)
 {
     const struct redis_arg args[] = {REDIS_TEXT("CONFIG"), REDIS_TEXT("SET"), REDIS_TEXT(name),
@@ -747,9 +635,8 @@ static void set_config(const char *name, const char *value)
 }
 
 /* The server of these tests writes nothing to disk. */
-static void body_risks(void *argument)
+FIBER_TEST(test_risks_are_read_again_after_a_while)
 {
-    (void)argument;
     CHECK(store_get_risks(store).forgets && !store_get_risks(store).evicts);
     set_config("maxmemory-policy", "allkeys-lfu");
     set_config("maxmemory", "100mb");
@@ -767,15 +654,8 @@ static void body_risks(void *argument)
     CHECK(!store_get_risks(store).evicts);
 }
 
-static void test_risks_are_read_again_after_a_while(void **state)
+FIBER_TEST(test_redis_away_says_nothing_of_a_session)
 {
-    (void)state;
-    run_body(body_risks, NULL);
-}
-
-static void body_away(void *argument)
-{
-    (void)argument;
     struct secret secret, state, binding;
     struct session session = begin_session(&secret);
     struct lease lease = {0};
@@ -801,12 +681,6 @@ static void body_away(void *argument)
     session_clear(&session);
 }
 
-static void test_redis_away_says_nothing_of_a_session(void **state)
-{
-    (void)state;
-    run_body(body_away, NULL);
-}
-
 static bool contains(const struct buf *where, const char *what)
 {
     return memmem(buf_str(where), where->len, what, strlen(what)) != NULL;
@@ -826,9 +700,8 @@ static void check_nothing_of(const struct buf *where, const struct secret *secre
     }
 }
 
-static void body_dump(void *argument)
+FIBER_TEST(test_dump_shows_no_secret)
 {
-    (void)argument;
     static const char dump[] = "local out = {} "
                                "for _, key in ipairs(redis.call('KEYS', '*')) do "
                                "  out[#out + 1] = key "
@@ -861,12 +734,6 @@ static void body_dump(void *argument)
     redis_value_clear(&found);
     login_outcome_clear(&ended);
     session_clear(&session);
-}
-
-static void test_dump_shows_no_secret(void **state)
-{
-    (void)state;
-    run_body(body_dump, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

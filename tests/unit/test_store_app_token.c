@@ -39,9 +39,8 @@ static enum err take(int64_t seen_at_ms, struct lease *lease)
     return err;
 }
 
-static void body_one_has_the_lease(void *argument)
+FIBER_TEST(test_one_has_the_lease_and_the_rest_its_token)
 {
-    (void)argument;
     struct lease first = {0}, second = {0};
     struct app_token found = {0}, token = new_token(1000);
     CHECK(take(0, &first) == OK);
@@ -56,15 +55,8 @@ static void body_one_has_the_lease(void *argument)
     CHECK(take(1000, &second) == OK);
 }
 
-static void test_one_has_the_lease_and_the_rest_its_token(void **state)
+FIBER_TEST(test_who_waited_sees_the_failure_and_who_comes_anew_does_not)
 {
-    (void)state;
-    run_body(body_one_has_the_lease, NULL);
-}
-
-static void body_failure(void *argument)
-{
-    (void)argument;
     struct lease holder = {0}, waiter = {0}, other = {0};
     CHECK(take(0, &holder) == OK);
     CHECK(take(0, &waiter) == ERR_HELD);
@@ -78,15 +70,8 @@ static void body_failure(void *argument)
     CHECK(count_keys("test:lease:*") == 0);
 }
 
-static void test_who_waited_sees_the_failure_and_who_comes_anew_does_not(void **state)
+FIBER_TEST(test_who_comes_late_writes_nothing_and_keeps_no_lease)
 {
-    (void)state;
-    run_body(body_failure, NULL);
-}
-
-static void body_late(void *argument)
-{
-    (void)argument;
     struct lease late = {0}, other = {0};
     struct app_token early = new_token(2000), old = new_token(1000);
     CHECK(take(0, &late) == OK);
@@ -100,15 +85,8 @@ static void body_late(void *argument)
     app_token_clear(&found);
 }
 
-static void test_who_comes_late_writes_nothing_and_keeps_no_lease(void **state)
+FIBER_TEST(test_a_record_that_does_not_open_is_replaced)
 {
-    (void)state;
-    run_body(body_late, NULL);
-}
-
-static void body_unreadable(void *argument)
-{
-    (void)argument;
     struct lease lease = {0};
     struct app_token found = {0}, token = new_token(1000);
     CHECK(take(0, &lease) == OK);
@@ -124,15 +102,8 @@ static void body_unreadable(void *argument)
     app_token_clear(&found);
 }
 
-static void test_a_record_that_does_not_open_is_replaced(void **state)
+FIBER_TEST(test_what_is_too_short_for_a_record_is_none)
 {
-    (void)state;
-    run_body(body_unreadable, NULL);
-}
-
-static void body_short(void *argument)
-{
-    (void)argument;
     static const char *const shorts[] = {"", "x", "12345678"};
     struct lease lease = {0};
     struct app_token token = new_token(1000);
@@ -149,15 +120,8 @@ static void body_short(void *argument)
     CHECK(take(0, &lease) == OK);
 }
 
-static void test_what_is_too_short_for_a_record_is_none(void **state)
+FIBER_TEST(test_another_client_id_or_secret_is_another_record)
 {
-    (void)state;
-    run_body(body_short, NULL);
-}
-
-static void body_clients(void *argument)
-{
-    (void)argument;
     static const char *const credentials[][2] = {
         {CLIENT_ID, CLIENT_SECRET}, {CLIENT_ID, "other"}, {"other", CLIENT_SECRET}};
     struct lease lease = {0};
@@ -171,20 +135,13 @@ static void body_clients(void *argument)
     }
 }
 
-static void test_another_client_id_or_secret_is_another_record(void **state)
-{
-    (void)state;
-    run_body(body_clients, NULL);
-}
-
 static bool contains(const struct buf *where, const char *what)
 {
     return memmem(buf_str(where), where->len, what, strlen(what)) != NULL;
 }
 
-static void body_dump(void *argument)
+FIBER_TEST(test_a_dump_shows_nothing_and_the_record_ends_with_the_token)
 {
-    (void)argument;
     static const char *const words[] = {TOKEN, CLIENT_ID, CLIENT_SECRET};
     struct lease lease = {0};
     struct app_token token = new_token(1000);
@@ -203,15 +160,8 @@ static void body_dump(void *argument)
     redis_value_clear(&keys);
 }
 
-static void test_a_dump_shows_nothing_and_the_record_ends_with_the_token(void **state)
+FIBER_TEST(test_redis_away_is_told)
 {
-    (void)state;
-    run_body(body_dump, NULL);
-}
-
-static void body_away(void *argument)
-{
-    (void)argument;
     struct lease lease = {0};
     struct app_token token = new_token(1000);
     kill(server_pid, SIGSTOP);
@@ -220,12 +170,6 @@ static void body_away(void *argument)
     CHECK(store_put_app_token(store, &lease, 0, &token) == ERR_STORE);
     CHECK(store_release_app_lease(store, &lease, false) == ERR_STORE);
     kill(server_pid, SIGCONT);
-}
-
-static void test_redis_away_is_told(void **state)
-{
-    (void)state;
-    run_body(body_away, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -71,9 +71,8 @@ static void let_pass(const char *minus_ms)
     change_field("HINCRBY", "polled", minus_ms);
 }
 
-static void body_found(void *argument)
+FIBER_TEST(test_a_device_is_found_by_its_code_which_no_other_gets)
 {
-    (void)argument;
     struct secret device_code, other;
     struct device device = {0};
     char name[SECRET_NAME_LEN + 1];
@@ -90,15 +89,8 @@ static void body_found(void *argument)
     device_clear(&device);
 }
 
-static void test_a_device_is_found_by_its_code_which_no_other_gets(void **state)
+FIBER_TEST(test_a_code_that_is_looked_at_too_often_is_void)
 {
-    (void)state;
-    run_body(body_found, NULL);
-}
-
-static void body_looks(void *argument)
-{
-    (void)argument;
     struct secret device_code;
     put_device(&device_code);
     for (int i = 0; i < LOOKS; i++) {
@@ -108,15 +100,8 @@ static void body_looks(void *argument)
     CHECK(poll_device(&device_code) == ERR_PENDING);
 }
 
-static void test_a_code_that_is_looked_at_too_often_is_void(void **state)
+FIBER_TEST(test_an_answer_is_left_once_and_taken_once)
 {
-    (void)state;
-    run_body(body_looks, NULL);
-}
-
-static void body_given(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle, second, got;
     put_device(&device_code);
     secret_new(&handle);
@@ -137,15 +122,8 @@ static void body_given(void *argument)
     CHECK(answer(&device_code, &second) == ERR_ABSENT);
 }
 
-static void test_an_answer_is_left_once_and_taken_once(void **state)
+FIBER_TEST(test_a_no_stays_a_no)
 {
-    (void)state;
-    run_body(body_given, NULL);
-}
-
-static void body_denied(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle;
     put_device(&device_code);
     secret_new(&handle);
@@ -156,15 +134,8 @@ static void body_denied(void *argument)
     CHECK(find_and_forget(CODE) == ERR_ABSENT);
 }
 
-static void test_a_no_stays_a_no(void **state)
+FIBER_TEST(test_a_device_that_asks_too_soon_has_to_wait_longer_but_not_for_its_answer)
 {
-    (void)state;
-    run_body(body_denied, NULL);
-}
-
-static void body_slow_down(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle;
     put_device(&device_code);
     CHECK(poll_device(&device_code) == ERR_PENDING);
@@ -188,15 +159,8 @@ static void body_slow_down(void *argument)
     CHECK(poll_device(&device_code) == OK);
 }
 
-static void test_a_device_that_asks_too_soon_has_to_wait_longer_but_not_for_its_answer(void **state)
+FIBER_TEST(test_codes_expire_and_a_device_hears_of_it)
 {
-    (void)state;
-    run_body(body_slow_down, NULL);
-}
-
-static void body_expired(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle;
     put_device(&device_code);
     secret_new(&handle);
@@ -215,15 +179,8 @@ static void body_expired(void *argument)
     CHECK(answer(&device_code, NULL) == ERR_ABSENT);
 }
 
-static void test_codes_expire_and_a_device_hears_of_it(void **state)
+FIBER_TEST(test_what_was_not_left_here_for_this_device_is_no_answer)
 {
-    (void)state;
-    run_body(body_expired, NULL);
-}
-
-static void body_foreign(void *argument)
-{
-    (void)argument;
     struct secret device_code, other, handle;
     uint8_t box[BOX_LEN];
     char name[SECRET_NAME_LEN + 1];
@@ -248,15 +205,8 @@ static void body_foreign(void *argument)
     CHECK(poll_device(&device_code) == ERR_ABSENT);
 }
 
-static void test_what_was_not_left_here_for_this_device_is_no_answer(void **state)
+FIBER_TEST(test_the_record_of_one_code_says_nothing_under_another)
 {
-    (void)state;
-    run_body(body_foreign, NULL);
-}
-
-static void body_exchanged(void *argument)
-{
-    (void)argument;
     struct secret device_code;
     put_device(&device_code);
     struct redis_value own = find_key("test:user-code:*");
@@ -276,15 +226,8 @@ static void body_exchanged(void *argument)
     redis_value_clear(&own);
 }
 
-static void test_the_record_of_one_code_says_nothing_under_another(void **state)
+FIBER_TEST(test_a_key_that_this_process_does_not_have_is_no_end)
 {
-    (void)state;
-    run_body(body_exchanged, NULL);
-}
-
-static void body_unknown_key(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle;
     put_device(&device_code);
     secret_new(&handle);
@@ -296,12 +239,6 @@ static void body_unknown_key(void *argument)
     CHECK(poll_device(&device_code) == OK);
 }
 
-static void test_a_key_that_this_process_does_not_have_is_no_end(void **state)
-{
-    (void)state;
-    run_body(body_unknown_key, NULL);
-}
-
 static int64_t count(const char *guesser, int by)
 {
     int64_t guesses = -1;
@@ -309,9 +246,8 @@ static int64_t count(const char *guesser, int by)
     return guesses;
 }
 
-static void body_guesses(void *argument)
+FIBER_TEST(test_guesses_are_counted_for_each_guesser_until_the_window_ends)
 {
-    (void)argument;
     CHECK(count("192.0.2.1", 1) == 1 && count("192.0.2.1", 1) == 2);
     struct redis_value keys = find_key("test:guesses:*");
     const char *key = buf_str(&keys.items[0].text);
@@ -327,20 +263,13 @@ static void body_guesses(void *argument)
     redis_value_clear(&keys);
 }
 
-static void test_guesses_are_counted_for_each_guesser_until_the_window_ends(void **state)
-{
-    (void)state;
-    run_body(body_guesses, NULL);
-}
-
 static bool contains(const struct buf *where, const void *what, size_t len)
 {
     return memmem(buf_str(where), where->len, what, len) != NULL;
 }
 
-static void body_dump(void *argument)
+FIBER_TEST(test_a_dump_shows_no_code_and_no_handle)
 {
-    (void)argument;
     static const char dump[] = "local out = {} "
                                "for _, key in ipairs(redis.call('KEYS', '*')) do "
                                "  out[#out + 1] = key "
@@ -369,15 +298,8 @@ static void body_dump(void *argument)
     redis_value_clear(&found);
 }
 
-static void test_a_dump_shows_no_code_and_no_handle(void **state)
+FIBER_TEST(test_redis_away_is_told)
 {
-    (void)state;
-    run_body(body_dump, NULL);
-}
-
-static void body_away(void *argument)
-{
-    (void)argument;
     struct secret device_code, handle;
     int64_t guesses = 0;
     put_device(&device_code);
@@ -391,12 +313,6 @@ static void body_away(void *argument)
     CHECK(store_count_guess(store, "", 1, WINDOW_MS, &guesses) == ERR_STORE);
     CHECK(answer(&device_code, &handle) == ERR_STORE);
     kill(server_pid, SIGCONT);
-}
-
-static void test_redis_away_is_told(void **state)
-{
-    (void)state;
-    run_body(body_away, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

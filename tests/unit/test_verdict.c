@@ -26,9 +26,8 @@ static void check_counts(int64_t sessions, int64_t refused)
     CHECK(verdicts.refused == refused);
 }
 
-static void body_sessions_are_counted_once(void *argument)
+FIBER_TEST(sessions_are_counted_once)
 {
-    (void)argument;
     check_counts(0, 0);
     for (int turn = 0; turn < 3; turn++) {
         for (unsigned char i = 0; i < 7; i++) {
@@ -65,9 +64,8 @@ static void wait_for_minute(void)
     }
 }
 
-static void body_what_is_older_than_ten_minutes_does_not_count(void *argument)
+FIBER_TEST(what_is_older_than_ten_minutes_does_not_count)
 {
-    (void)argument;
     wait_for_minute();
     note(1, true);
     note(2, false);
@@ -78,9 +76,8 @@ static void body_what_is_older_than_ten_minutes_does_not_count(void *argument)
     check_counts(0, 0);
 }
 
-static void body_the_keys_live_in_one_place_and_end_by_themselves(void *argument)
+FIBER_TEST(the_keys_live_in_one_place_and_end_by_themselves)
 {
-    (void)argument;
     note(1, true);
     note(1, false);
     check_counts(1, 1);
@@ -96,9 +93,8 @@ static void body_the_keys_live_in_one_place_and_end_by_themselves(void *argument
     redis_value_clear(&keys);
 }
 
-static void body_without_redis_nothing_is_known(void *argument)
+FIBER_TEST(without_redis_nothing_is_known)
 {
-    (void)argument;
     struct verdicts verdicts = {.sessions = -1};
     note(1, true);
     server_kill();
@@ -106,30 +102,6 @@ static void body_without_redis_nothing_is_known(void *argument)
     CHECK(store_count_verdicts(store, &verdicts) == ERR_STORE);
     CHECK(verdicts.sessions == -1);
     server_start("");
-}
-
-static void sessions_are_counted_once(void **state)
-{
-    (void)state;
-    run_body(body_sessions_are_counted_once, NULL);
-}
-
-static void what_is_older_than_ten_minutes_does_not_count(void **state)
-{
-    (void)state;
-    run_body(body_what_is_older_than_ten_minutes_does_not_count, NULL);
-}
-
-static void the_keys_live_in_one_place_and_end_by_themselves(void **state)
-{
-    (void)state;
-    run_body(body_the_keys_live_in_one_place_and_end_by_themselves, NULL);
-}
-
-static void without_redis_nothing_is_known(void **state)
-{
-    (void)state;
-    run_body(body_without_redis_nothing_is_known, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -139,7 +139,12 @@ def test_who_asks_for_a_new_token_waits_for_the_lease_of_a_dead_worker(clocked):
     browser, key = log_in_with_key(clocked, expires_in=70)
     clocked.clock.advance(20)
     is_held = plant_lease_of_a_dead_worker(clocked, key)
+
+    def looks():
+        return clocked.redis.client().info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+    before = looks()
     with meanwhile(lambda: ask(clocked.services[0], browser, "/token")) as patient:
+        wait_until(lambda: looks() > before + 2, 5, "one who waits for the lease")
         renewed = token_of(ask(clocked.services[0], browser, "/refresh", "POST"))
         assert token_of(patient.result(10)) == renewed
     assert not is_held() and refreshes(clocked) == 1

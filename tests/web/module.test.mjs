@@ -353,13 +353,13 @@ test("a token that was under way while its user logged out is not handed out", a
 });
 
 test("a logout during which another user logs in is not sent again for that one", async () => {
-  const {base, here, there} = await pair();
+  const {base, here, there, events} = await pair();
   const late = later();
   answer(`POST ${base}/logout`, late.promise);
   const gone = here.logout({all: true});
   answer(`GET ${base}/session`, json(200, {...ADA, user: {id: "bob", account_id: null}, authorized_at: 2000}));
   await there.session();
-  await until(() => count(`GET ${base}/session`) === 4);
+  await until(() => events.some(([type, session]) => type === "login" && session.user.id === "bob"));
   late.done(json(204));
   await gone;
   assert.equal(count(`POST ${base}/logout`), 1);
@@ -455,8 +455,9 @@ test("a logout in another tab drops the token here, also when nobody can say who
   const {base, here, there, events} = await pair();
   answer(`GET ${base}/session`, json(503, {error: "temporarily_unavailable"}));
   answer(`GET ${base}/token`, json(503, {error: "temporarily_unavailable"}));
+  const before = count(`GET ${base}/session`);
   await there.logout();
-  await until(() => count(`GET ${base}/session`) === 3);
+  await until(() => count(`GET ${base}/session`) > before);
   await assert.rejects(here.token(), {code: "temporarily_unavailable"});
   assert.deepEqual(events, []);
 });

@@ -66,6 +66,14 @@ def test_page_renews_a_token_that_is_about_to_end(page, stack):
     assert stack.spotify.calls(grant="refresh_token") == 1
 
 
+@pytest.mark.parametrize("life_s, gone", [(3600, 0), (1800, 0.5), (900, 0.75)])
+def test_page_shows_the_tokens_life_as_a_ring(page, stack, life_s, gone):
+    stack.spotify.behave("token", grant="authorization_code", expires_in=life_s)
+    log_in(page)
+    page.wait_text(":", "#left")
+    assert 0 <= float(page.run("return document.getElementById('ring').getAttribute('stroke-dashoffset')")) - gone < 0.02
+
+
 def test_page_by_keyboard_alone(page):
     page.press(TAB)
     assert page.run("return document.activeElement.id") == "login"

@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import pytest
+import yaml
 
 from stack import TREE, find_program
 
@@ -43,3 +44,14 @@ def test_nginx_takes_the_block(tmp_path, block):
     tested = subprocess.run([find_program("nginx"), "-t", "-p", tmp_path, "-c", config, "-e", tmp_path / "error.log"],
                             capture_output=True, text=True, timeout=30)
     assert tested.returncode == 0 and "[warn]" not in tested.stderr, tested.stderr
+
+
+def test_what_others_are_told_to_call_is_there():
+    """Routes by openapi.yaml, methods of the client module by its declarations."""
+    routes = set(yaml.safe_load((TREE / "nginx" / "www" / "openapi.yaml").read_text())["paths"])
+    methods = set(re.findall(r"^  (\w+)\(", (TREE / "nginx" / "www" / "spotify-auth.d.ts").read_text(), re.M))
+    text = README.partition("\n## Coming from something else\n")[2].partition("\n## ")[0]
+    named = {path.rstrip("/") for path in re.findall(r"/auth(/[\w/]+)", text) + re.findall(r'auth \+ "(/[\w/]+)"', text)}
+    called = set(re.findall(r"\bauth\.(\w+)\(", text))
+    assert {"/authorize", "/swap", "/api/token"} <= named and {"login", "token", "fetch", "logout"} <= called
+    assert named <= {route.removeprefix("/auth") for route in routes} and called <= methods

@@ -7,6 +7,7 @@ What takes a newer hiredis than Debian 12's, or Valkey, runs in a Debian 13 of i
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -230,25 +231,15 @@ def sentinels(name, directory, **how):
         trial.under_load("fail-over asked for", engine.fail_over)
         wait_until(engine.is_whole, 60, "Sentinels and replicas after the fail-over", 0.1)
 
-        def kill_the_master():
+        def strike(how):
             master = engine.master()
-            master.kill()
+            getattr(master, how)()
             engine.wait_for_another(master)
             return master
-        killed = trial.under_load("master killed", kill_the_master)
-        killed.start()
-        wait_until(engine.is_whole, 60, "the old master is a replica", 0.1)
-        trial.count_losses("after its return")
-
-        def stop_the_master():
-            master = engine.master()
-            master.pause()
-            engine.wait_for_another(master)
-            return master
-        stopped = trial.under_load("master stands still", stop_the_master)
-        stopped.cont()
-        wait_until(engine.is_whole, 60, "the old master is a replica", 0.1)
-        trial.count_losses("after its return")
+        for what, how, back in (("master killed", "kill", "start"), ("master stands still", "pause", "cont")):
+            getattr(trial.under_load(what, functools.partial(strike, how)), back)()
+            wait_until(engine.is_whole, 60, "the old master is a replica", 0.1)
+            trial.count_losses("after its return")
         trial.end()
 
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +43,19 @@ static bool wait_for(int fd, short events, uint64_t deadline_ms)
     return false;
 }
 
-static int connect_to(int family, const struct sockaddr *name, socklen_t len, uint64_t deadline_ms)
+/* Close fd. Returns -1, and errno is as it was. */
+static int give_up(int fd)
 {
-    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int error = errno;
+
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+/* Takes fd, which may be -1. */
+static int connect_to(int fd, const struct sockaddr *name, socklen_t len, uint64_t deadline_ms)
+{
     int error = 0;
     socklen_t error_len = sizeof(error);
 
@@ -58,10 +69,12 @@ static int connect_to(int family, const struct sockaddr *name, socklen_t len, ui
         }
         errno = error;
     }
-    error = errno;
-    close(fd);
-    errno = error;
-    return -1;
+    return give_up(fd);
+}
+
+static int open_socket(int family)
+{
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
 static int connect_unix(const char *path, uint64_t deadline_ms)
@@ -73,9 +86,30 @@ static int connect_unix(const char *path, uint64_t deadline_ms)
         return -1;
     }
     memcpy(name.sun_path, path, strlen(path));
-    return connect_to(AF_UNIX, (const struct sockaddr *)&name, sizeof(name), deadline_ms);
+    return connect_to(open_socket(AF_UNIX), (const struct sockaddr *)&name, sizeof(name),
+                      deadline_ms);
 }
 
+/* A socket bound to the address, at any port; -1 when the address is not this machine's. */
+static int open_at(const struct addrinfo *address)
+{
+    struct sockaddr_storage own = {0};
+    int fd = open_socket(address->ai_family);
+
+    memcpy(&own, address->ai_addr, address->ai_addrlen);
+    if (address->ai_family == AF_INET6) {
+        ((struct sockaddr_in6 *)&own)->sin6_port = 0;
+    } else {
+        ((struct sockaddr_in *)&own)->sin_port = 0;
+    }
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&own, address->ai_addrlen) == 0) {
+        return fd;
+    }
+    return give_up(fd);
+}
+
+/* The host may be a name that many machines listen at, each at its own address (compose.yaml):
+ * what another one answers says nothing of this one. */
 static int connect_tcp(const char *host, const char *port, uint64_t deadline_ms)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
@@ -87,7 +121,7 @@ static int connect_tcp(const char *host, const char *port, uint64_t deadline_ms)
         return -1;
     }
     for (struct addrinfo *at = found; at != NULL && fd < 0; at = at->ai_next) {
-        fd = connect_to(at->ai_family, at->ai_addr, at->ai_addrlen, deadline_ms);
+        fd = connect_to(open_at(at), at->ai_addr, at->ai_addrlen, deadline_ms);
     }
     error = errno;
     freeaddrinfo(found);

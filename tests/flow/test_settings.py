@@ -348,6 +348,13 @@ def test_health_without_a_service(tmp_path):
     assert done.stderr.startswith(f"LISTEN: cannot connect to unix:{tmp_path}/s (No such file or directory);")
 
 
+def test_health_asks_nobody_but_this_machine():
+    """A name may stand for all workers' addresses: what another one answers would say nothing of this one."""
+    done = run("--health", env={"LISTEN": "tcp:192.0.2.1:9000"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("LISTEN: cannot connect to tcp:192.0.2.1:9000 (Cannot assign requested address);")
+
+
 def test_health_does_not_wait_for_ever(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))

@@ -190,6 +190,22 @@ def test_without_a_client_id_the_worker_names_it_and_the_start_fails(deployment)
         compose.down()
 
 
+@pytest.mark.parametrize("url", ["", "redis://redis:6379/0", "redis://:@redis:6379/0", "redis://:a%41@redis:6379/0",
+                                 "redis://:two words@redis:6379/0", "redis://me:secret@redis:6379/0"])
+def test_redis_says_when_its_secret_is_no_url_that_it_can_read(tmp_path, url):
+    """What a worker would take for one password and Redis for another one would be refused with no cause to be seen."""
+    (tmp_path / "redis_url").write_text(url + "\n")
+    (tmp_path / "redis_url").chmod(0o644)
+    tmp_path.chmod(0o755)
+    compose = Compose("spotify", SECRETS=str(tmp_path))
+    try:
+        compose.run("up", "-d", "--no-build", "redis")
+        wait_until(lambda: "secrets/redis_url is not redis://:PASSWORD@redis:6379/0" in compose.logs("redis"), 10,
+                   "the cause")
+    finally:
+        compose.down()
+
+
 def test_nginx_starts_without_workers_and_says_503(deployment, logged_in):
     deployment.run("stop", "worker")
     try:

@@ -10,13 +10,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <uv.h>
 
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/settings.h"
+#include "store/redis_command.h"
 #include "store/redis_trouble.h"
 
 struct redis;
@@ -27,26 +27,6 @@ int redis_check(const struct settings *settings, bool are_sound, FILE *problems)
 /* Owned by the caller; connects at the first command. settings is borrowed for its life. */
 struct redis *redis_new(uv_loop_t *loop, const struct settings *settings);
 void redis_free(struct redis *redis);
-
-/* A reply, copied out of hiredis. */
-enum redis_type { REDIS_IS_NIL, REDIS_IS_STRING, REDIS_IS_INTEGER, REDIS_IS_ARRAY };
-struct redis_value {
-    enum redis_type type;
-    int64_t integer;
-    struct buf text;           /* string or status */
-    struct redis_value *items; /* owned */
-    size_t item_count;
-};
-void redis_value_clear(struct redis_value *value);
-
-/* One argument of a command: any bytes. A command has at most REDIS_ARGS_MAX. */
-#define REDIS_ARGS_MAX 80
-struct redis_arg {
-    const void *bytes;
-    size_t len;
-};
-#define REDIS_TEXT(s) ((struct redis_arg){(s), strlen(s)})
-#define REDIS_BUF(b) ((struct redis_arg){(b)->data ? (b)->data : "", (b)->len})
 
 /* Run one command and wait for its reply. ERR_STORE: not reached in time, connection lost (the
  * command may or may not have been done), or an error reply (logged, without arguments). out is

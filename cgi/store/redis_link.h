@@ -11,8 +11,9 @@
 
 #include "base/fiber.h"
 #include "base/settings.h"
-#include "store/redis.h"
 #include "store/redis_address.h"
+#include "store/redis_command.h"
+#include "store/redis_trouble.h"
 
 struct redis_link;
 struct redis_tls;

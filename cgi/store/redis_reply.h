@@ -5,7 +5,7 @@
 #include <hiredis/hiredis.h>
 #include <stdbool.h>
 
-#include "store/redis.h"
+#include "store/redis_command.h"
 
 /* Copy reply into out. False when it is or holds an error, or a type that RESP2 does not have;
  * there is nothing to clear then. */

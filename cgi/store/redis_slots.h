@@ -6,8 +6,8 @@
 #include <stddef.h>
 
 #include "base/err.h"
-#include "store/redis.h"
 #include "store/redis_address.h"
+#include "store/redis_command.h"
 
 #define REDIS_SLOTS 16384
 

@@ -12,8 +12,11 @@
 #include "flows/refusals.h"
 #include "flows/renewal_impl.h"
 
-/* How often a worker looks whether another's renewal has ended. */
-#define POLL_MS 20
+/* A worker that waits for another's renewal looks again after this part of its wait so far, between
+ * these bounds: with Spotify slow, many of them wait, and Redis has other things to do. */
+#define POLL_PART 8
+#define POLL_MIN_MS 20
+#define POLL_MAX_MS 250
 /* The lease outlives the call to Spotify by the store's own deadlines and this. */
 #define LEASE_MARGIN_MS 2000
 /* A suspect session is not tried again within this many seconds, and a second refusal ends it only
@@ -75,6 +78,15 @@ static void release(const struct renewal *renewal, bool failed)
     }
 }
 
+static unsigned poll_ms(uint64_t waited_ms)
+{
+    uint64_t part_ms = waited_ms / POLL_PART;
+    if (part_ms < POLL_MIN_MS) {
+        return POLL_MIN_MS;
+    }
+    return part_ms < POLL_MAX_MS ? (unsigned)part_ms : POLL_MAX_MS;
+}
+
 /* Wait for the lease as long as a live holder can need, where that is urgent. Fills renewal->result
  * with the record as it stands. OK: the lease is ours. ERR_STALE: another worker has renewed it,
  * result is what it stored (R6). */
@@ -100,11 +112,12 @@ static enum err take_lease(struct renewal *renewal)
             return err;
         }
         int64_t patience_ms = renewal->is_urgent ? duration_ms + 1000 : RENEWAL_PATIENCE_MS;
-        if (clock_mono_ms() - begun_ms >= (uint64_t)patience_ms) {
+        uint64_t waited_ms = clock_mono_ms() - begun_ms;
+        if (waited_ms >= (uint64_t)patience_ms) {
             return ERR_UPSTREAM;
         }
         metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OTHER_WORKER, 1);
-        fiber_sleep(POLL_MS);
+        fiber_sleep(poll_ms(waited_ms));
         metrics_add(METRIC_RENEWAL_WAITERS, METRIC_WAITER_OTHER_WORKER, -1);
     }
 }

@@ -135,19 +135,32 @@ def test_a_token_that_is_still_valid_does_not_wait_for_the_lease_of_a_dead_worke
     assert token_of(first) == token_of(second)
 
 
+def looks(stack):
+    """How many scripts Redis was asked to run; one for each look whether a lease is free."""
+    return stack.redis.client().info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+
+
 def test_who_asks_for_a_new_token_waits_for_the_lease_of_a_dead_worker(clocked):
     browser, key = log_in_with_key(clocked, expires_in=70)
     clocked.clock.advance(20)
     is_held = plant_lease_of_a_dead_worker(clocked, key)
-
-    def looks():
-        return clocked.redis.client().info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
-    before = looks()
+    before = looks(clocked)
     with meanwhile(lambda: ask(clocked.services[0], browser, "/token")) as patient:
-        wait_until(lambda: looks() > before + 2, 5, "one who waits for the lease")
+        wait_until(lambda: looks(clocked) > before + 2, 5, "one who waits for the lease")
         renewed = token_of(ask(clocked.services[0], browser, "/refresh", "POST"))
         assert token_of(patient.result(10)) == renewed
     assert not is_held() and refreshes(clocked) == 1
+
+
+def test_who_waits_long_for_another_worker_looks_the_more_seldom(quick):
+    """Once each 20 ms, 3 s would be 150 looks."""
+    browser, key = log_in_with_key(quick, expires_in=1)
+    let_expire(browser)
+    is_held = plant_lease_of_a_dead_worker(quick, key)
+    before = looks(quick)
+    token_of(ask(quick.services[0], browser, "/token"))
+    assert not is_held() and refreshes(quick) == 1
+    assert looks(quick) - before < 60
 
 
 def test_54_sessions_do_not_wait_for_each_other(quick):

@@ -153,8 +153,11 @@ static void take_redirection(void *self, struct redis_call *call, const char *ho
     struct redis_place place;
     int slot;
     enum redis_trouble trouble = redis_trouble_of(error);
-    if (trouble == TROUBLE_CLUSTERDOWN || trouble == TROUBLE_MOVED) {
+    if (trouble == TROUBLE_MOVED) {
         redis_search_refresh(fleet->search, REFRESH_MS);
+    } else if (trouble == TROUBLE_CLUSTERDOWN) {
+        /* It may be this node that the others have given up, and the map its own: ask another. */
+        (void)redis_search_begin(fleet->search);
     }
     if ((trouble != TROUBLE_MOVED && trouble != TROUBLE_ASK) ||
         redis_redirect_parse(error, host, &slot, &place)) {

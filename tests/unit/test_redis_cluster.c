@@ -283,6 +283,25 @@ TEST(test_refused_for_too_long_fails_in_time)
     CHECK_NODE(0, "GET", KEY_0);
 }
 
+/* Cut off from the others, but not from us: it takes no commands, and knows of nobody else. */
+static const char *cut_off_answer(struct fake *fake, size_t count, char **args)
+{
+    if (strcmp(args[0], "CLUSTER") == 0) {
+        return fake_text("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n",
+                         fake->port);
+    }
+    return strcmp(args[0], "ROLE") == 0 ? answer_well(fake, count, args)
+                                        : "-CLUSTERDOWN The cluster is down\r\n";
+}
+
+TEST(test_node_that_is_down_is_not_believed_about_the_others)
+{
+    NODE_0->answer = cut_off_answer;
+    CHECK_NODE(1, "GET", KEY_1);
+    CHECK_NODE(1, "GET", KEY_1);
+    CHECK(fake_count(NODE_0, "CLUSTER") == 1 && fake_count(NODE_0, "GET") == 1);
+}
+
 static void take_over(uv_timer_t *timer)
 {
     (void)timer;
@@ -552,6 +571,7 @@ int main(void)
         UNIT(test_refused_for_now_is_sent_again),
         UNIT(test_refused_for_good_is_not),
         UNIT(test_refused_for_too_long_fails_in_time),
+        UNIT(test_node_that_is_down_is_not_believed_about_the_others),
         UNIT(test_slot_without_an_owner_is_waited_for),
         UNIT(test_lost_command_is_not_sent_again),
         UNIT(test_command_finds_the_new_master_within_its_time),

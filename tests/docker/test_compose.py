@@ -81,6 +81,17 @@ def test_new_secrets_are_read_on_sighup(deployment, logged_in, tmp_path):
     assert log_in(deployment, deployment.spotify, deployment.accounts).session().json()["authenticated"] is True
 
 
+def test_a_worker_that_dies_after_a_sighup_is_started_again(deployment):
+    name = deployment.container("worker")
+    deployment.run("kill", "-s", "HUP", "worker")
+    before = inspect(name)["State"]
+    # Not by `docker kill`, after which no policy would start it.
+    docker("run", "--rm", "--network", "none", "--pid", "host", "--user", "0", "--entrypoint", "/usr/bin/python3",
+           "spotify-auth-simulated", "-c", f"import os; os.kill({before['Pid']}, 9)")
+    wait_until(lambda: inspect(name)["State"]["StartedAt"] != before["StartedAt"], 20, "the worker started again")
+    wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 30, "the worker healthy")
+
+
 def test_health_check_of_a_worker_that_does_not_listen_asks_no_other_one(deployment):
     """All workers are found by one name, and the others answer at it."""
     done = deployment.run("run", "--rm", "--no-deps", "--use-aliases", "-T", "worker", "--health", check=False)

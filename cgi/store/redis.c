@@ -198,7 +198,7 @@ struct redis *redis_new(uv_loop_t *loop, const struct settings *settings)
     redis->tls = settings->redis.is_tls ? redis_tls_new(settings) : NULL;
     if (settings->redis.kind == REDIS_ALONE) {
         const struct redis_link_options options = {
-            .settings = settings, .tls = redis->tls, .pause_part = PAUSE_PART, .what = "redis"};
+            .settings = settings, .tls = redis->tls, .pause_part = PAUSE_PART};
         redis->link = redis_link_new(loop, &options);
     } else {
         redis->fleet = redis_fleet_new(loop, settings, redis->tls);

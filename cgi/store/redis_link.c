@@ -28,7 +28,7 @@ static void log_loss(struct redis_link *link, enum redis_trouble trouble, const 
 {
     /* Somebody has to mend a certificate, and learns why from this line alone. */
     bool is_news = link->state != LINK_DOWN || (trouble == TROUBLE_TLS && link->end != trouble);
-    if (is_news && link->options.what) {
+    if (is_news) {
         log_warn("redis lost", LOG_TEXT("node", link->name), LOG_TEXT("error", why));
     }
     link->state = LINK_DOWN;
@@ -58,7 +58,7 @@ void redis_link_note_answer(struct redis_link *link)
     if (!link->answered_ms) {
         link->answered_ms = uv_now(link->loop);
     }
-    if (link->state != LINK_UP && link->options.what) {
+    if (link->state != LINK_UP) {
         log_info("redis connected", LOG_TEXT("node", link->name));
     }
     link->state = LINK_UP;

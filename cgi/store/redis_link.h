@@ -60,7 +60,6 @@ struct redis_link_options {
     bool is_bare;                    /* no database is chosen */
     bool is_checked;                 /* nothing is sent before it has said that it is a master */
     unsigned pause_part;             /* no pause is longer than this part of STORE_TIMEOUT_MS */
-    const char *what;                /* what the log calls it; NULL: not logged. Static */
     struct redis_link_owner owner;   /* all zero: nobody */
 };
 

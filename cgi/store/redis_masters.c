@@ -126,7 +126,6 @@ static struct redis_link *link_of(struct redis_masters *masters, struct redis_no
             .tls = masters->tls,
             .is_checked = true,
             .pause_part = PAUSE_PART,
-            .what = "redis",
             .owner = masters->owner,
         };
         node->link = redis_link_new(masters->loop, &options);

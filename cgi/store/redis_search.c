@@ -65,7 +65,6 @@ static struct redis_link *link_of(const struct redis_search *search, struct sour
             .is_anonymous = is_sentinel(search) && !source->needs_password,
             .is_bare = is_sentinel(search),
             .pause_part = ANSWER_PART,
-            .what = is_sentinel(search) ? "sentinel" : NULL,
         };
         source->link = redis_link_new(search->loop, &options);
     }
@@ -216,8 +215,8 @@ static void note_failure(const struct redis_search *search, const struct source 
 {
     struct buf name = {0};
     redis_place_name(&source->place, &name);
-    /* A node that cannot be reached is logged by its link. */
-    if (trouble != TROUBLE_UNREACHABLE && trouble != TROUBLE_SLOW) {
+    /* A node that cannot be reached is logged by its link, with the reason. */
+    if (trouble != TROUBLE_UNREACHABLE && trouble != TROUBLE_SLOW && trouble != TROUBLE_TLS) {
         redis_trouble_log(trouble, name.data, is_sentinel(search) ? "SENTINEL" : "CLUSTER",
                           redis_trouble_word(trouble));
     }

@@ -234,6 +234,17 @@ def test_health_is_bad_without_redis_and_says_so(make_service, tmp_path):
     assert '"redis"' in done.stdout
 
 
+@pytest.mark.parametrize("url", ["redis://{}", "redis+sentinel://{}/sessions", "redis+cluster://{}"])
+def test_redis_that_is_not_there_is_named_in_the_log_once(make_service, url):
+    with reserve_port() as holder:
+        host = "{}:{}".format(*holder.getsockname())
+        service = make_service(ready=False, REDIS_URL=url.format(host)).start(ready=False)
+        for _ in range(3):
+            assert service.run("--health").returncode == 1
+    lost, = log_has(service, "redis lost")
+    assert lost["node"] == host and "refused" in lost["error"]
+
+
 # The end
 
 

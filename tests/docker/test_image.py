@@ -11,6 +11,7 @@ import tarfile
 import pytest
 
 from conftest import TREE, docker, inspect, processes, wait_until, written
+from spotify import certificates
 
 IMAGES = ["spotify-auth", "spotify-auth-nginx", "spotify-auth-simulated"]
 PROGRAM = "/usr/bin/spotify-auth"
@@ -196,6 +197,22 @@ def test_nginx_takes_its_rules_from_the_tree_and_finds_them_sound():
         assert (TREE / "nginx" / file).read_text().strip() in done.stdout
     assert "set_real_ip_from 10.1.0.0/16;" in done.stdout and '"https://b.example" $http_origin;' in done.stdout
     assert not re.search(r"@\w+@", re.sub(r"#.*", "", done.stdout))
+
+
+def test_nginx_takes_a_site_with_tls_as_the_readme_says(tmp_path):
+    certificates.make(tmp_path / "tls", "DNS:example.com")
+    (tmp_path / "tls/good.key").chmod(0o644)
+    site = (TREE / "nginx" / "production.conf").read_text()
+    site = site[site.index("\nserver {"):].replace("include spotify-auth/", "include /etc/spotify-auth/nginx/")
+    site = site.replace("/var/log/nginx/", "/run/nginx/")
+    for name, file in (("fullchain.pem", "good.pem"), ("privkey.pem", "good.key")):
+        site = site.replace(f"/etc/letsencrypt/live/example.com/{name}", f"/tls/{file}")
+    (tmp_path / "site.conf").write_text(site)
+    done = docker("run", "--rm", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/run/nginx:uid=10002,gid=10002",
+                  "-v", f"{tmp_path}/tls:/tls:ro", "-v", f"{tmp_path}/site.conf:/etc/spotify-auth/http.d/site.conf:ro",
+                  "spotify-auth-nginx", "-T", check=False)
+    assert done.returncode == 0 and "[warn]" not in done.stderr, done.stderr
+    assert "http2 on;" in done.stdout and "server_name example.com;" in done.stdout
 
 
 def test_nginx_without_a_name_server_says_so(tmp_path):

@@ -141,15 +141,16 @@ void redis_tls_free(struct redis_tls *tls)
     }
 }
 
-/* What the certificate has to be good for. The server is told the name (RFC 6066 3), which may not
- * be an address. */
+/* What the certificate has to be good for, by a name that is meant as one: its Common Name may be
+ * anything (RFC 9525 2). The server is told the name (RFC 6066 3), which may not be an address. */
 static bool expect(SSL *ssl, const char *host)
 {
     struct in6_addr ignored;
     if (uv_inet_pton(AF_INET, host, &ignored) == 0 || uv_inet_pton(AF_INET6, host, &ignored) == 0) {
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
     }
-    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    SSL_set_hostflags(ssl,
+                      X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
 }
 

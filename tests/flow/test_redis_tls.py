@@ -49,6 +49,7 @@ def papers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("papers")
     made = certificates.make(folder)
     made["name_only"] = certificates.certificate(folder, "name_only", "ca", "DNS:localhost", 2)
+    made["common_name"] = certificates.certificate(folder, "common_name", "ca", "email:redis@localhost", 2, "localhost")
     made["other_ca"] = str(folder / "other_ca.pem")
     made["folder"] = folder
     return made
@@ -61,11 +62,13 @@ def tls(papers):
 
 @pytest.fixture
 def over_tls(make_stack, tmp_path, tls):
-    """over_tls(pair=…, host=…, port=…, SETTING=…): a stack on a Redis with TLS; ready=False where it cannot get so."""
-    def make(pair=None, host="localhost", port=None, ready=False, **settings):
+    """over_tls(pair=…, host=…, port=…, SETTING=…): a stack on a Redis with TLS; ready=False where it cannot get so.
+    kind: what else than a Redis it is taken for."""
+    def make(pair=None, host="localhost", port=None, ready=False, kind="rediss://{}", **settings):
         tls.pair = pair or tls.pair
         redis = One(tmp_path / "redis", tls=tls)
         url = redis.url.replace(f"@localhost:{redis.server.port}", f"@{host}:{port or redis.server.port}")
+        url = kind.format(url.removeprefix("rediss://").removesuffix("/0"))
         return make_stack(redis=redis, services=1, workers=1, start_ready=ready, settings={
             **redis.settings(), "REDIS_URL": url, "STORE_TIMEOUT_MS": STORE_TIMEOUT_MS, **settings})
     return make
@@ -113,15 +116,22 @@ def test_login_over_tls_with_a_certificate_of_our_own(over_tls, host):
     ("wrong_name", "localhost", {}, OTHER_NAME),
     ("wrong_name", "127.0.0.1", {}, OTHER_NAME),
     ("name_only", "127.0.0.1", {}, OTHER_NAME),
+    ("common_name", "localhost", {}, OTHER_NAME),
     ("expired", "localhost", {}, "TLS: its certificate has expired"),
     ("unknown_ca", "localhost", {}, UNKNOWN_ISSUER),
     ("good", "localhost", {"REDIS_CA_FILE": None}, UNKNOWN_ISSUER),
     ("good", "localhost", {"REDIS_CERT_FILE": None, "REDIS_KEY_FILE": None}, WANTS_OURS),
-], ids=["other name", "other address", "name alone", "expired", "unknown issuer", "not the system's", "none of ours"])
+], ids=["other name", "other address", "name alone", "common name", "expired", "unknown issuer", "not the system's", "none of ours"])
 def test_who_is_not_believed_gets_nothing(over_tls, papers, pair, host, changes, why):
     stack = over_tls(pair=papers[pair], host=host, **changes)
     assert_refused(stack, why)
     assert "cmdstat_auth" not in stack.redis.server.client().info("commandstats")
+
+
+@with_tls
+@pytest.mark.parametrize("kind", ["rediss+sentinel://{}/sessions", "rediss+cluster://{}"])
+def test_who_is_not_believed_is_asked_for_no_master(over_tls, papers, kind):
+    assert_refused(over_tls(pair=papers["wrong_name"], kind=kind), OTHER_NAME)
 
 
 @with_tls

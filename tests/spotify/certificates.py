@@ -50,11 +50,11 @@ def authority(folder, name):
     )
 
 
-def certificate(folder, name, issuer, names, days):
+def certificate(folder, name, issuer, names, days, common_name=None):
     new_key(folder, name)
     (folder / f"{name}.ext").write_text(EXTENSIONS.format(names=names))
     openssl(folder, "req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr",
-            "-subj", f"/CN=Simulated Spotify {name}")
+            "-subj", f"/CN={common_name or f'Simulated Spotify {name}'}")
     openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.pem",
             "-CAkey", f"{issuer}.key", "-CAcreateserial", "-extfile", f"{name}.ext",
             "-days", str(days), "-out", f"{name}.pem")

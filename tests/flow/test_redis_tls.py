@@ -2,6 +2,8 @@
 TLS, that it is refused at the start."""
 
 import contextlib
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from browser import Browser
 from sessions import assert_unavailable, log_in, log_events
-from stack import TREE
+from stack import TREE, wait_until
 from test_settings import environment
 from test_settings import run as run_program
 
@@ -174,6 +176,25 @@ def test_a_mended_certificate_is_good_at_the_next_request(over_tls, papers, tls)
     assert "TLS: its certificate has expired" in losses(stack)
     present("good")
     assert browser.token().status_code == 200
+
+
+@with_tls
+def test_files_are_read_again_on_sighup_and_broken_ones_refused(over_tls, papers, tmp_path):
+    ours = {"REDIS_CERT_FILE": tmp_path / "ours.pem", "REDIS_KEY_FILE": tmp_path / "ours.key"}
+
+    def write(pair):
+        for path, source in zip(ours.values(), pair):
+            shutil.copyfile(source, path)
+    write(papers["unknown_ca"])
+    stack = over_tls(**{name: str(path) for name, path in ours.items()})
+    service = stack.services[0]
+    assert_refused(stack, REFUSES_OURS)
+    ours["REDIS_KEY_FILE"].write_text("no key")
+    service.signal(signal.SIGHUP)
+    wait_until(lambda: log_events(service, "reload refused"), 5, "the refusal")
+    write(papers["good"])
+    service.signal(signal.SIGHUP)
+    wait_until(service.ready, 10, "Redis accepts the new certificate")
 
 
 # Nobody is held up

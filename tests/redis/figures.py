@@ -143,12 +143,14 @@ class Trial:
         await load.stop()
         return load.answers, rate, struck, mended, result
 
-    def under_load(self, what, fault):
-        """fault() beside the load, and what became of the requests and of the sessions."""
+    def under_load(self, what, fault, loses=True):
+        """fault() beside the load, and what became of the requests and of the sessions. loses: whether Redis may lose
+        what it was told shortly before."""
         print(f"({self.name}) {what}: SEED={SEED}", flush=True)
+        old = set(self.sessions) if loses else None
         answers, rate, struck, mended, result = asyncio.run(self._under_load(fault))
         self.report(f"{what}: requests a second before it", f"{rate:,.0f}", f"wanted: {RATE:,}", rate >= RATE * 0.95)
-        gone = self.count_losses(what)
+        gone = self.count_losses(what, old)
         bad = [answer for answer in answers if not answer.good and answer.session not in gone]
         odd = [answer for answer in bad if not answer.retryable]
         took = mended - struck
@@ -166,15 +168,18 @@ class Trial:
                     f"wanted: {WAIT_MS} ms ({slowest.status} of {slowest.route})", slowest.seconds <= WAIT_MS / 1000)
         return result
 
-    def count_losses(self, what):
-        """The sessions that Redis itself has lost; they are none from now on."""
+    def count_losses(self, what, old=None):
+        """The sessions that Redis itself has lost; they are none from now on. What was there before, the old ones or
+        all, it has no reason to lose: who took that away was the service."""
+        old = set(self.sessions) if old is None else old
         wait_until(lambda: all(service.ready() for service in self.stack.services), 20, "the services are ready", 0.1)
         words = asyncio.run(loads.ask_each_until_known(self.stack.url, self.sessions, 32, 60))
         lost = {session for session, answer in words.items() if not answer.good}
         names = self.engine.session_names()
         gone = {session for session in self.sessions if session.name not in names}
-        self.report(f"{what}: sessions lost, of {len(self.sessions):,}", len(lost - gone),
-                    f"wanted: 0 besides the {len(gone)} that Redis lost", not lost - gone)
+        wrong = lost - gone | gone & old
+        self.report(f"{what}: sessions lost, of {len(self.sessions):,}", len(wrong),
+                    f"wanted: 0 besides the {len(gone - old)} that Redis lost", not wrong)
         self.sessions = [session for session in self.sessions if session not in gone]
         return gone
 
@@ -256,7 +261,7 @@ def cluster(name, directory, **how):
                     engine.move_slots(source, target, SLOTS_MOVED)
                     moved += SLOTS_MOVED
             return moved
-        moved = trial.under_load("slots moved on to the next master", reshard)
+        moved = trial.under_load("slots moved on to the next master", reshard, loses=False)
         trial.report("slots moved on to the next master: how many", f"{moved:,}")
 
         def half_move():
@@ -265,7 +270,7 @@ def cluster(name, directory, **how):
             engine.move_slowly(source, target, sorted(slots & source["slots"])[:SLOTS_OPEN], MOVING_S)
         words = ("ASK", "TRYAGAIN", "MOVED")
         before = engine.errors(*words)
-        trial.under_load("slots open between two masters", half_move)
+        trial.under_load("slots open between two masters", half_move, loses=False)
         said = {word: count - before[word] for word, count in engine.errors(*words).items()}
         trial.report("slots open between two masters: answers that sent somebody elsewhere", sum(said.values()),
                      ", ".join(f"{count:,} {word}" for word, count in said.items()), said["ASK"] > 0)

@@ -69,7 +69,8 @@ def build(base, redis):
 
 def test():
     # The Spotify of these tests is reached by an address, which its certificate does not show.
-    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rs", "-W", "ignore:Unverified HTTPS"]
+    # What a test found is shown, too: size and contents of the image, and how many requests there were.
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rsP", "-W", "ignore:Unverified HTTPS"]
     more = os.environ.get("PYTEST_ARGS", "").split()
     return run(sys.executable, "-m", "pytest", *options, *more, HERE, cwd=TREE, check=False).returncode
 

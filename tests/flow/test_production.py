@@ -224,41 +224,74 @@ def test_http_2_is_spoken_to_who_knows_it(site, wish, chosen):
 
 NODE = """
 const http2 = require("http2"), fs = require("fs");
-const [, , url, ca] = process.argv;
+const [, , url, ca, asked] = process.argv;
 const client = http2.connect(url, {ca: fs.readFileSync(ca)});
 const out = [];
-function ask(headers, next) {
-  const request = client.request(headers);
+function ask([headers, size], next) {
+  const request = client.request(size ? {...headers, "content-length": size} : headers);
   let answer, body = "";
   request.on("response", (headers) => { answer = headers; });
   request.on("data", (part) => { body += part; });
   request.on("error", (error) => { out.push([String(error.code), {}, ""]); next(); });
   request.on("end", () => { out.push([answer[":status"], answer, body]); next(); });
-  request.end();
+  request.end(...(size ? [Buffer.alloc(size)] : []));
 }
-const called = {"x-requested-with": "x", "sec-fetch-site": "same-origin"};
-ask({":path": "/auth/session", ...called}, () =>
-ask({":path": "/auth/session", ":authority": "evil.example", ...called}, () =>
-ask({":path": "/auth/healthz"}, () =>
-ask({":path": "/auth/x/../metrics"}, () => {
+function askAll([first, ...others]) {
+  if (first) { ask(first, () => askAll(others)); return; }
   console.log(JSON.stringify(out));
   client.close();
-}))));
+}
+askAll(JSON.parse(asked));
 """
 
 
-def test_requests_over_http_2_are_answered_as_others_are(site, tmp_path):
+def over_http_2(site, tmp_path, *requests):
+    """[[status, headers, body]] of [headers, size of the body]."""
     script = tmp_path / "ask.js"
     script.write_text(NODE)
-    done = subprocess.run([find_program("node"), script, site.url, site.authority], capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run([find_program("node"), script, site.url, site.authority, json.dumps(requests)],
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    own, foreign, internal, dotted = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_requests_over_http_2_are_answered_as_others_are(site, tmp_path):
+    called = {":path": "/auth/session", "x-requested-with": "x", "sec-fetch-site": "same-origin"}
+    own, foreign, internal, dotted = over_http_2(
+        site, tmp_path, [called, 0], [{**called, ":authority": "evil.example"}, 0], [{":path": "/auth/healthz"}, 0],
+        [{":path": "/auth/x/../metrics"}, 0])
     for status, headers, body in (own, foreign):
         assert status == 200 and json.loads(body)["login_url"] == site.url + "/auth/authorize"
         assert headers[HSTS] == "max-age=31536000" and headers["cache-control"] == "no-store"
     for status, headers, body in (internal, dotted):
         assert status == 404 and json.loads(body)["error"] == "not_found"
+
+
+WEB_API = """
+upstream spotify_api { server 127.0.0.1:1; }
+map $host $spotify_api_origin { default https://spotify_api; }
+map $host $spotify_api_host { default api.spotify.com; }
+include spotify-auth/spotify-api-rules.conf;
+"""
+
+
+def test_a_body_too_large_over_http_2_is_refused_with_json(site, tmp_path):
+    site.nginx.change = lambda text: WEB_API + text.replace(
+        "include spotify-auth/spotify-auth.conf;",
+        "include spotify-auth/spotify-auth.conf; include spotify-auth/spotify-api.conf;")
+    site.nginx.stop()
+    site.nginx.start()
+    post = {":method": "POST"}
+    try:
+        answers = over_http_2(site, tmp_path, [{**post, ":path": "/auth/swap"}, 65537],
+                              [{**post, ":path": "/auth/callback"}, 65537], [{**post, ":path": "/auth"}, 65537],
+                              [{":method": "PUT", ":path": "/spotify/v1/me/player"}, 1_100_000])
+    finally:
+        site.nginx.change = lambda text: text
+        site.nginx.stop()
+        site.nginx.start()
+    assert [(status, json.loads(body)["error"]) for status, _, body in answers] == [
+        (413, "invalid_request"), (413, "invalid_request"), (404, "not_found"), (413, "request_too_large")]
 
 
 # Plain http

@@ -148,7 +148,11 @@ static enum redis_trouble ask_node(const struct redis_search *search, struct sou
     struct redis_value reply = {0};
     enum redis_trouble trouble = ask(search, source, args, 2, &reply);
     if (!trouble) {
-        trouble = redis_map_read(&reply, source->place.host, map) ? TROUBLE_GARBLED : TROUBLE_NONE;
+        bool is_empty = reply.type == REDIS_IS_ARRAY && reply.item_count == 0;
+        if (redis_map_read(&reply, source->place.host, map)) {
+            /* A node that was not yet made part of a Cluster knows of no slot. */
+            trouble = is_empty ? TROUBLE_CLUSTERDOWN : TROUBLE_GARBLED;
+        }
         redis_value_clear(&reply);
     }
     return trouble;

@@ -17,6 +17,10 @@
 #define SCRIPT_ERROR "ERR Error running script"
 #define SCRIPT_ERROR_INNER ": -"
 
+/* A user who may not do what a script does: Redis up to 7.0, and later ones. */
+#define SCRIPT_USER "The user executing the script can't"
+#define SCRIPT_ACL "ACL failure in script"
+
 #define CLUSTER_MEANING                                                                            \
     "it is a node of a Cluster, and REDIS_URL names it alone, or a slot is long on its way"
 
@@ -47,12 +51,16 @@ static const struct {
     [TROUBLE_OOM] = {"oom", "maxmemory is reached: nothing more can be stored", false, false},
     [TROUBLE_MISCONF] = {"misconf", "it cannot save its data to disk", false, false},
     [TROUBLE_BUSY] = {"busy", "a script of somebody's keeps it busy", false, false},
-    [TROUBLE_AUTH] = {"auth",
-                      "user or password in REDIS_URL are wrong, or the user may not do this", false,
-                      false},
+    [TROUBLE_AUTH] =
+        {"auth",
+         "user or password in REDIS_URL are wrong, or the user may not do this: ACL LOG "
+         "says what",
+         false, false},
     [TROUBLE_TLS] = {"tls", "TLS fails", false, false},
     [TROUBLE_NOSCRIPT] = {"refused", "", false, false},
-    [TROUBLE_REFUSED] = {"refused", "", false, false},
+    [TROUBLE_REFUSED] = {"refused",
+                         "something else; is it what REDIS_URL says: Redis, Sentinel, Cluster?",
+                         false, false},
 };
 
 static const struct {
@@ -93,7 +101,7 @@ enum redis_trouble redis_trouble_of(const char *error)
             return replies[i].trouble;
         }
     }
-    return TROUBLE_REFUSED;
+    return strstr(word, SCRIPT_USER) || strstr(word, SCRIPT_ACL) ? TROUBLE_AUTH : TROUBLE_REFUSED;
 }
 
 const char *redis_trouble_word(enum redis_trouble trouble)

@@ -3,6 +3,7 @@ Where Redis itself can be brought to it, it is; a proxy answers in its place for
 
 import contextlib
 import re
+import socket
 import threading
 import time
 
@@ -13,7 +14,7 @@ import traffic
 from browser import Browser
 from phone import Phone
 from redis_proxy import RedisProxy
-from sessions import OWN_COOKIE, PREFIX, assert_unavailable, keys, log_in, log_in_with_key
+from sessions import OWN_COOKIE, PREFIX, assert_unavailable, keys, log_events, log_in, log_in_with_key
 from stack import TREE, Redis, Stack, wait_until
 from terminal import Terminal, connect, open_page
 
@@ -493,6 +494,23 @@ def test_wrong_password_is_logged_plainly_and_not_over_and_over(faulty):
     assert lines[-1]["level"] == "error" and "password in REDIS_URL" in lines[-1]["meaning"]
     assert len(lines) - before <= 2  # one of each worker
     assert PASSWORD not in faulty.services[0].log_text()
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://localhost:{}", "redis+sentinel://localhost:{}/name"])
+def test_a_redis_of_another_kind_than_in_its_url_is_logged_as_such(make_stack, url):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def chat():
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    while peer.recv(4096):
+                        peer.sendall(b"-ERR foreign-text\r\n")
+        threading.Thread(target=chat, daemon=True).start()
+        stack = make_stack(services=1, workers=1, start_ready=False,
+                           settings={"REDIS_URL": url.format(server.getsockname()[1])})
+        assert_unavailable(Browser(stack).authorize(headers=JSON))
+        line, = log_events(stack.services[0], "redis refused")
+        assert "is it what REDIS_URL says" in line["meaning"]
 
 
 def test_log_shows_no_foreign_text(faulty):

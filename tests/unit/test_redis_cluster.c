@@ -411,6 +411,14 @@ TEST(test_map_that_is_none_is_asked_of_the_next)
     CHECK(clock_mono_ms() - begin_ms < SHORT_TIMEOUT_MS + SLACK_MS);
 }
 
+TEST(test_nodes_that_are_no_cluster_yet)
+{
+    map_reply = "*0\r\n";
+    CHECK_TROUBLE(TROUBLE_CLUSTERDOWN, "GET", KEY_0);
+    map_reply = NULL;
+    CHECK_NODE(1, "GET", KEY_1);
+}
+
 TEST(test_seed_that_hangs_or_is_gone_is_passed_over)
 {
     NODE_0->is_deaf = true;
@@ -578,6 +586,7 @@ int main(void)
         UNIT(test_node_that_hangs_delays_nobody_else),
         UNIT(test_replica_named_as_master_is_asked_nothing),
         UNIT(test_map_that_is_none_is_asked_of_the_next),
+        UNIT(test_nodes_that_are_no_cluster_yet),
         UNIT(test_seed_that_hangs_or_is_gone_is_passed_over),
         UNIT(test_nobody_there),
         UNIT(test_hosts_by_name),

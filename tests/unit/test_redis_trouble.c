@@ -37,6 +37,15 @@ static const struct {
      false},
     {"ERR Error running script (call to f_0123): @user_script:1: attempt to index nil", "refused",
      false},
+    {"ERR Error running script (call to f_0123): @user_script:1: The user executing the script "
+     "can't run this command or subcommand",
+     "auth", false},
+    {"ERR The user executing the script can't access at least one of the keys mentioned in the "
+     "command arguments script: 0123, on @user_script:1.",
+     "auth", false},
+    {"ERR ACL failure in script: User service has no permissions to run the 'hset' command script: "
+     "0123, on @user_script:1.",
+     "auth", false},
     {"OOM", "oom", false},
     {"OOM\r\n", "oom", false},
     {"OOMPH is no word", "refused", false},

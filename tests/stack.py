@@ -196,7 +196,9 @@ class Process:
         return ""
 
     def log_tail(self, lines=15):
-        return "\n".join(self.log_text().splitlines()[-lines:]) or "(its log is empty)"
+        # What asked over and over whether it is ready has only hidden why it is not.
+        told = [line for line in self.log_text().splitlines() if '"request_id":"health"' not in line]
+        return "\n".join(told[-lines:]) or "(its log is empty)"
 
     def wait_ready(self, condition, timeout_s=START_TIMEOUT_S, interval_s=0.02):
         """Until condition() is true, or StartError when the process ends or takes too long."""

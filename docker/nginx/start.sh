@@ -5,7 +5,7 @@
 # SERVICE          name and port of the workers; each address that the name has is one
 # API_ORIGIN       where Spotify's Web API is
 # ALLOWED_ORIGINS  as the workers have it
-# TRUSTED_PROXIES  comma-separated addresses of proxies before this one, whose X-Forwarded-For is believed
+# TRUSTED_PROXIES  comma-separated addresses or networks of proxies before this one, whose X-Forwarded-For is believed
 # PROCESSES        of nginx
 #
 # Further files for nginx's http level go into /etc/spotify-auth/http.d/.

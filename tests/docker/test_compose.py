@@ -61,6 +61,7 @@ def test_profiles_are_the_real_one_without_asking_and_the_simulated_one_alone():
     def services(*words):
         return set(docker("compose", "-f", DOCKER / "compose.yaml", *words, "config", "--services").split())
     assert services() == {"nginx", "worker", "redis"}
+    assert services("--profile", "own-redis") == {"nginx", "worker"}
     parts = ("nginx", "worker", "spotify", "redis")
     assert services("--profile", "simulated") == {f"simulated-{part}" for part in parts}
 

@@ -327,6 +327,16 @@ static void begin_fetch(struct app_tokens *app, bool is_open)
     fiber_spawn(run_fetch, app);
 }
 
+/* Begin a fetch, or join the one under way, and wait for it unless the token at hand will do. */
+static void improve(struct app_tokens *app, bool is_open, int64_t unwanted_at_ms)
+{
+    begin_fetch(app, is_open);
+    while (app->is_fetching && !is_open &&
+           (!is_valid(&app->token) || app->token.obtained_at_ms == unwanted_at_ms)) {
+        wait(app);
+    }
+}
+
 enum err app_token_get(struct service *service, enum app_token_wish wish, struct app_token *out,
                        int64_t *retry_after_s)
 {
@@ -338,12 +348,12 @@ enum err app_token_get(struct service *service, enum app_token_wish wish, struct
     struct breaker *breaker = &service->accounts.token_breaker;
     attempt_lapse(breaker);
     bool is_open = breaker_is_open(breaker); /* then a fetch is a probe, and nobody waits for it */
+    bool is_joined = app->is_fetching;
     if (is_unwanted || is_due(&app->token)) {
-        begin_fetch(app, is_open);
+        improve(app, is_open, unwanted_at_ms);
     }
-    while (app->is_fetching && !is_open &&
-           (!is_valid(&app->token) || app->token.obtained_at_ms == unwanted_at_ms)) {
-        wait(app);
+    if (is_joined && app->token.obtained_at_ms == unwanted_at_ms) {
+        improve(app, is_open, unwanted_at_ms); /* that one was the unwanted token's own */
     }
     if (!is_valid(&app->token)) {
         *retry_after_s =

@@ -14,6 +14,7 @@ import requests
 import fastcgi
 from clients import Client
 from conftest import running
+from metrics import scrape
 from redis_proxy import RedisProxy
 from sessions import Clock, forget_failures, keys, meanwhile, redis_away, together
 from stack import Redis, wait_until
@@ -443,6 +444,24 @@ def test_a_refused_token_of_a_clock_that_was_set_back_is_renewed_too(clocked):
     clocked.clock.advance(-1000)
     assert verify(service, "renew=true").header("X-Spotify-Access-Token") != old
     assert calls(clocked) == 2
+
+
+def test_a_refused_token_that_is_still_being_stored_is_renewed_too(start, tmp_path):
+    """Only a clock that was set back makes it so: else it is too young."""
+    clock = Clock(tmp_path / "time")
+    stack = start(services=1, STORE_TIMEOUT_MS=5000, **clock.settings())
+    service = stack.services[0]
+    stack.spotify.next(1, grant="client_credentials", answer_delay=0.3)
+    with meanwhile(lambda: verify(service)) as first:
+        wait_for_call(stack)
+        stack.redis.pause()
+        old = first.result(10).header("X-Spotify-Access-Token")
+    clock.advance(-1000)
+    with meanwhile(lambda: verify(service, "renew=true")) as second:
+        wait_until(lambda: scrape(stack)["requests_in_hand"] == 2, 5, "the second beside the one that asks")
+        stack.redis.cont()
+        assert second.result(10).header("X-Spotify-Access-Token") != old
+    assert calls(stack) == 2
 
 
 def test_a_renewal_that_fails_leaves_the_token_that_there_is(clocked):

@@ -21,6 +21,9 @@
 #define SCRIPT_USER "The user executing the script can't"
 #define SCRIPT_ACL "ACL failure in script"
 
+#define AUTH_MEANING                                                                               \
+    "user or password in REDIS_URL are wrong, or the user may not do this: ACL LOG says what"
+#define REFUSED_MEANING "something else; is it what REDIS_URL says: Redis, Sentinel, Cluster?"
 #define CLUSTER_MEANING                                                                            \
     "it is a node of a Cluster, and REDIS_URL names it alone, or a slot is long on its way"
 
@@ -51,16 +54,10 @@ static const struct {
     [TROUBLE_OOM] = {"oom", "maxmemory is reached: nothing more can be stored", false, false},
     [TROUBLE_MISCONF] = {"misconf", "it cannot save its data to disk", false, false},
     [TROUBLE_BUSY] = {"busy", "a script of somebody's keeps it busy", false, false},
-    [TROUBLE_AUTH] =
-        {"auth",
-         "user or password in REDIS_URL are wrong, or the user may not do this: ACL LOG "
-         "says what",
-         false, false},
+    [TROUBLE_AUTH] = {"auth", AUTH_MEANING, false, false},
     [TROUBLE_TLS] = {"tls", "TLS fails", false, false},
     [TROUBLE_NOSCRIPT] = {"refused", "", false, false},
-    [TROUBLE_REFUSED] = {"refused",
-                         "something else; is it what REDIS_URL says: Redis, Sentinel, Cluster?",
-                         false, false},
+    [TROUBLE_REFUSED] = {"refused", REFUSED_MEANING, false, false},
 };
 
 static const struct {

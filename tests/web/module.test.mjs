@@ -529,6 +529,7 @@ test("tabs take turns at the service", async () => {
   answer(`GET ${base}/token`, slow);
   await Promise.all([here.token(), there.token(), here.token()]);
   assert.deepEqual(locks, Array(2).fill(location.origin + base));
+  assert.equal(count(`GET ${base}/token`), 1, "the second one waited for what the first one shared");
 });
 
 test("a tab that never ends its turn holds nobody up for long", async () => {

@@ -6,7 +6,6 @@ const SOON_S = 14 * 86400;
 const WAIT_MAX_S = 10;
 const ANSWER_MS = 20000;
 const TURN_MS = 3000;
-const AT_ONCE_MS = 5;
 const NEWS_S = 0.2;
 const AWAY = {error: "temporarily_unavailable", error_description: "The service cannot be reached."};
 
@@ -100,9 +99,8 @@ export class SpotifyAuth extends EventTarget {
   async token({scope} = {}) {
     const wanted = words(scope);
     const path = "/token" + (wanted[0] ? "?scope=" + encodeURIComponent(wanted.join(" ")) : "");
-    const asked = performance.now();
-    return this.#cached(wanted) ?? this.#once(path, () => this.#inTurn(async () => {
-      if (!this.#cached(wanted) && performance.now() - asked > AT_ONCE_MS) await this.#news();
+    return this.#cached(wanted) ?? this.#once(path, () => this.#inTurn(async (hasWaited) => {
+      if (hasWaited && !this.#cached(wanted)) await this.#news();
       return this.#cached(wanted) ?? this.#keep(await this.#ask(path));
     }));
   }
@@ -167,10 +165,12 @@ export class SpotifyAuth extends EventTarget {
   }
 
   // One tab after the other: whoever comes second finds what the first one shared. But nobody waits long for another.
-  #inTurn(work) {
+  async #inTurn(work) {
     let begun;
-    if (!navigator?.locks) return work();
-    return navigator.locks.request(this.#base, {signal: AbortSignal.timeout(TURN_MS)}, () => begun = work())
+    const locks = navigator?.locks;
+    if (!locks) return work();
+    await locks.request(this.#base, {ifAvailable: true}, (lock) => lock && (begun = work()));
+    return begun ?? locks.request(this.#base, {signal: AbortSignal.timeout(TURN_MS)}, () => begun = work(true))
       .catch(() => begun ?? work());
   }
 

@@ -5,7 +5,7 @@ import {afterEach, beforeEach, test} from "node:test";
 
 const PAGE = "https://app.example/list?page=2#song";
 const locks = []; // names, as they were asked for
-let turn = Promise.resolve(), isHeld = false;
+let turn = Promise.resolve(), turns = 0, isHeld = false;
 
 // The module looks at these when it is loaded.
 globalThis.location = new URL(PAGE);
@@ -13,10 +13,13 @@ Object.defineProperty(globalThis, "navigator", {
   configurable: true,
   value: {
     locks: {
-      request(name, {signal}, work) {
+      async request(name, {ifAvailable, signal}, work) {
+        if (ifAvailable && (isHeld || turns)) return work(null);
         locks.push(name);
         if (isHeld) return new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
-        turn = turn.then(work, work);
+        const begin = () => work({name});
+        turns++;
+        turn = turn.then(begin, begin).finally(() => turns--);
         return turn;
       },
     },

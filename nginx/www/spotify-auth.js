@@ -167,11 +167,13 @@ export class SpotifyAuth extends EventTarget {
   // One tab after the other: whoever comes second finds what the first one shared. But nobody waits long for another.
   async #inTurn(work) {
     let begun;
-    const locks = navigator?.locks;
-    if (!locks) return work();
-    await locks.request(this.#base, {ifAvailable: true}, (lock) => lock && (begun = work()));
-    return begun ?? locks.request(this.#base, {signal: AbortSignal.timeout(TURN_MS)}, () => begun = work(true))
-      .catch(() => begun ?? work());
+    const request = (options, hasWaited) =>
+      navigator?.locks?.request(this.#base, options, (lock) => lock && (begun = work(hasWaited)));
+    try {
+      await request({ifAvailable: true});
+      if (!begun) await request({signal: AbortSignal.timeout(TURN_MS)}, true);
+    } catch {} // of the work: told below; of the lock: it is done without
+    return begun ?? work();
   }
 
   // What the tab before shared may come a moment later than our turn.

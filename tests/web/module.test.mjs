@@ -535,6 +535,18 @@ test("tabs take turns at the service", async () => {
   assert.equal(count(`GET ${base}/token`), 1, "the second one waited for what the first one shared");
 });
 
+test("a page that may have no locks does without", async (context) => {
+  const base = mount();
+  const auth = new SpotifyAuth({base});
+  const {request} = navigator.locks;
+  answer(`GET ${base}/token`, json(503, {error: "temporarily_unavailable"}), token("first"));
+  context.after(() => { navigator.locks.request = request; });
+  navigator.locks.request = async () => { throw new DOMException("a sandboxed frame", "SecurityError"); };
+  await assert.rejects(auth.token(), {code: "temporarily_unavailable"});
+  assert.equal((await auth.token()).access_token, "first");
+  assert.equal(calls.length, 2);
+});
+
 test("a tab that never ends its turn holds nobody up for long", async () => {
   const base = mount();
   const auth = new SpotifyAuth({base});

@@ -114,16 +114,19 @@ static int connect_tcp(const char *host, const char *port, uint64_t deadline_ms)
 {
     struct addrinfo hints = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    int fd = -1, error;
+    int fd = -1, error = 0;
 
     if (getaddrinfo(host, port, &hints, &found) != 0) {
         errno = EADDRNOTAVAIL;
         return -1;
     }
     for (struct addrinfo *at = found; at != NULL && fd < 0; at = at->ai_next) {
-        fd = connect_to(open_at(at), at->ai_addr, at->ai_addrlen, deadline_ms);
+        int own = open_at(at);
+
+        fd = connect_to(own, at->ai_addr, at->ai_addrlen, deadline_ms);
+        /* What this machine's own address said tells more than that another one is not its own. */
+        error = own >= 0 || error == 0 ? errno : error;
     }
-    error = errno;
     freeaddrinfo(found);
     errno = error;
     return fd;

@@ -9,6 +9,8 @@ import pytest
 
 from conftest import DOCKER, Compose, docker, inspect, log_in, processes, wait_until, written
 
+# Their images say how they are healthy.
+BUILT = {"worker", "simulated-worker", "simulated-spotify"}
 HARDENED = {"ReadonlyRootfs": True, "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "Privileged": False}
 
 
@@ -66,6 +68,18 @@ def test_profiles_are_the_real_one_without_asking_and_the_simulated_one_alone():
     assert services("--profile", "simulated") == {f"simulated-{part}" for part in parts}
 
 
+@pytest.mark.parametrize("profile", ["spotify", "simulated"])
+def test_nobody_is_started_before_whom_he_needs_is_healthy(profile):
+    config = json.loads(docker("compose", "-f", DOCKER / "compose.yaml", "--profile", profile, "config", "--format", "json"))
+    services = config["services"]
+    prefix = "simulated-" if profile == "simulated" else ""
+    for service, others in {"nginx": {"worker"}, "worker": {"redis"} | ({"spotify"} if prefix else set())}.items():
+        needs = services[prefix + service]["depends_on"]
+        assert set(needs) == {prefix + other for other in others}
+        assert {need["condition"] for need in needs.values()} == {"service_healthy"}
+        assert all("healthcheck" in services[other] or other in BUILT for other in needs)
+
+
 def test_check_says_that_the_settings_are_right(deployment):
     assert deployment.run("run", "--rm", "--no-deps", "-T", "worker", "--check").strip() == "ok"
 
@@ -97,7 +111,7 @@ def test_health_check_of_a_worker_that_does_not_listen_asks_no_other_one(deploym
     """All workers are found by one name, and the others answer at it."""
     done = deployment.run("run", "--rm", "--no-deps", "--use-aliases", "-T", "worker", "--health", check=False)
     assert done.returncode == 1
-    assert "cannot connect to tcp:fastcgi:9000" in done.stderr, done.stderr
+    assert "cannot connect to tcp:fastcgi:9000 (Connection refused)" in done.stderr, done.stderr
 
 
 # Who reaches whom

@@ -37,6 +37,13 @@ HAS_TLS = build_has_tls()
 with_tls = pytest.mark.skipif(not HAS_TLS, reason="this hiredis has no TLS (1.0 and later do)")
 
 
+def test_a_build_has_tls_where_hiredis_has_it():
+    """By the version of its package: a build that overlooked its TLS would skip all tests below."""
+    asked = ["dpkg-query", "-W", "-f=${Version}", "libhiredis-dev"]
+    version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    assert HAS_TLS == (int(version.split(".")[0]) >= 1)
+
+
 @pytest.mark.skipif(HAS_TLS, reason="this hiredis has TLS: what it says without is shown with an older one")
 def test_a_build_without_tls_refuses_to_start():
     done = run_program("--check", env=environment(REDIS_URL="rediss://localhost", WORKERS="none"))

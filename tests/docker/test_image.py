@@ -77,6 +77,14 @@ def log_of(name):
 # What is in it
 
 
+def test_unit_tests_are_run_before_anything_is_taken_from_the_build():
+    build = (TREE / "docker/Dockerfile").read_text().partition(" AS build\n")[2].partition("\nFROM ")[0]
+    steps = [line for line in build.splitlines() if line.startswith("RUN ")]
+    tested, = [at for at, step in enumerate(steps) if re.search(r"&& make unit$", step)]
+    collected, = [at for at, step in enumerate(steps) if "collect.sh" in step]
+    assert tested < collected
+
+
 def test_image_is_small(service):
     config, parts = service
     size = sum(member.size for layer in parts for member, _ in files(layer))
